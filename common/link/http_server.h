@@ -1,0 +1,77 @@
+/* An HTTP/1.1 server on the event loop: connections, parsing (http_parser), limits, keep-alive, answers. It knows
+ * nothing of messages.
+ *
+ *   reading ──request whole──▶ handling ──http_answer──▶ writing ──▶ reading …
+ *      │ bad, too large, slow       │ peer hung up: on_gone
+ *      ▼ answered and closed        ▼
+ *
+ * One request of a connection is handled at a time; what is pipelined behind it waits unread. */
+#ifndef HIE_LINK_HTTP_SERVER_H
+#define HIE_LINK_HTTP_SERVER_H
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "link/loop.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct http_server;
+struct http_request;
+
+enum http_method { HTTP_METHOD_GET, HTTP_METHOD_POST, HTTP_METHOD_PUT, HTTP_METHOD_DELETE, HTTP_METHOD_HEAD, HTTP_METHOD_OTHER };
+
+struct http_server_options {
+    const char *listen;      /* "127.0.0.1:8080", "[::1]:0"; port 0 takes a free one */
+    size_t max_body;         /* bytes; more is answered 413 */
+    size_t max_head;         /* request line and headers; 0: 16 KiB; more is answered 431 */
+    size_t memory_budget;    /* bytes of all unfinished requests together; past it new bodies get 503; 0: 256 MiB */
+    unsigned max_connections;/* 0: 20000; above it a connection is answered 503 and closed */
+    int64_t read_timeout_ms; /* a whole request must arrive within it once its first byte did; 0: 30000; answered 408 */
+    int64_t idle_timeout_ms; /* keep-alive without a request; 0: 75000 */
+    void (*on_request)(void *arg, struct http_request *request); /* the request is whole; it must be answered once */
+    /* The peer went away before the answer. The request is still to be answered (the answer is dropped), but
+     * work for it may be given up. May be NULL. */
+    void (*on_gone)(void *arg, struct http_request *request);
+    void *arg;
+};
+
+/* 0, or -1 with ERR_CONFIG for a bad address, ERR_IO when it cannot listen there. */
+int http_server_start(struct loop *loop, const struct http_server_options *options,
+                      struct http_server **ret_server, struct err *err);
+/* The port it listens on. */
+uint16_t http_server_port(const struct http_server *server);
+unsigned http_server_connections(const struct http_server *server);
+/* Closes the listening socket and idle connections; the others close after their answer ("Connection: close"). */
+void http_server_drain(struct http_server *server);
+/* True when no connection is left. */
+bool http_server_idle(const struct http_server *server);
+struct http_server *http_server_free(struct http_server *server);
+
+/* ---- a request: valid until it is answered ---- */
+enum http_method http_request_method(const struct http_request *request);
+/* The path without query, percent-decoded; never holds a NUL. */
+struct slice http_request_path(const struct http_request *request);
+/* A query parameter, percent-decoded; false when absent. */
+bool http_request_query(const struct http_request *request, const char *name, struct slice *ret_value);
+/* A header's value, trimmed, name compared without case; false when absent. Repeats: the first. */
+bool http_request_header(const struct http_request *request, const char *name, struct slice *ret_value);
+struct slice http_request_body(const struct http_request *request);
+/* The caller's own pointer beside the request. */
+void http_request_set_data(struct http_request *request, void *data);
+void *http_request_data(const struct http_request *request);
+
+/* ---- answers ---- */
+struct http_header {
+    const char *name;
+    struct slice value; /* control bytes in it are replaced by blanks */
+};
+/* Copies what it is given; call exactly once for each request, also from inside on_request. */
+void http_answer(struct http_request *request, int status, const char *content_type, struct slice body,
+                 const struct http_header *headers, size_t header_count);
+/* RFC 9457: {"type":"about:blank","title":…,"status":…,"detail":…} with application/problem+json. `correlation_id`
+ * may be NULL; retry_after_s 0 leaves the header out. */
+void http_answer_problem(struct http_request *request, int status, const char *detail,
+                         const char *correlation_id, int retry_after_s);
+
+#endif

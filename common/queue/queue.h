@@ -1,0 +1,156 @@
+/* The queue of an item and pattern: a Redis Stream with the consumer group `workers`, and what stands beside it. PostgreSQL holds
+ * the truth; everything here can be rebuilt from it. Keys and Functions: schemas/redis.md.
+ *
+ *   enqueue ──▶ waiting ──claim──▶ in hand ──finish──▶ gone
+ *                  ▲  ▲              │  │
+ *                  │  └──hand_back───┘  ├──retry──▶ delayed ──promote──▶ waiting
+ *                  └─────takeover (idle too long)
+ *
+ * All calls are asynchronous over batches; completions come later, exactly once, never from inside the call. A batch
+ * completes as a whole: err->code is ERR_NONE, ERR_UNAVAILABLE (nothing was sent) or ERR_OUTCOME_UNKNOWN (the link broke
+ * before the reply). All of them are safe to repeat. What a call borrows stays valid until its completion.
+ *
+ * The functions are a table so that a simulation can put its own queue behind the same machines. */
+#ifndef HIE_QUEUE_QUEUE_H
+#define HIE_QUEUE_QUEUE_H
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/uuid.h"
+#include "link/loop.h"
+#include "message/message.h"
+#include "model/production.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define QUEUE_BATCH_MAX 256 /* entries in one call */
+#define QUEUE_ENTRY_ID_MAX 44 /* "milliseconds-number" and a NUL */
+
+/* Which queue: keys are built from it. */
+struct queue_name {
+    const char *item;
+    enum messaging_pattern pattern;
+    unsigned partition; /* 0 for all but fifo */
+};
+
+struct queue_entry {
+    struct uuid id;
+    char entry_id[QUEUE_ENTRY_ID_MAX]; /* in the stream; set by a claim */
+    int64_t at_ms;                     /* accepted, wall clock */
+    int priority;
+    struct slice key; /* ordering key */
+    struct slice meta; /* packed, message/message.h */
+    struct body body;
+    bool malformed; /* set by a claim: an entry that a person added with fields missing or wrong */
+};
+
+/* Entries of one claim. The holder owns a reference; the slices borrow from it. */
+struct queue_claimed {
+    struct queue_entry *entries;
+    size_t count;
+    unsigned references;
+    void *replies; /* the implementation's */
+};
+
+struct queue;
+typedef void queue_done(void *arg, const struct err *err);
+typedef void queue_enqueued(void *arg, const struct err *err, int64_t depth); /* entries in stream and delayed, after */
+typedef void queue_claim_done(void *arg, const struct err *err, struct queue_claimed *claimed); /* NULL on error; the receiver owns it */
+typedef void queue_promoted(void *arg, const struct err *err, int64_t moved, int64_t next_due_ms); /* next -1: none */
+
+struct queue_retry {
+    struct uuid id;
+    char entry_id[QUEUE_ENTRY_ID_MAX];
+    int64_t due_ms; /* wall clock */
+};
+
+struct queue_dead {
+    struct uuid id;
+    int64_t at_ms;
+    int attempts;
+    const char *error; /* holds no message content */
+    struct slice meta;
+    struct body body;
+};
+
+struct queue_depth {
+    int64_t waiting, in_hand, delayed; /* entries; waiting excludes those in hand */
+    int64_t oldest_at_ms;              /* accepted time of the oldest entry by its id; 0: none */
+};
+typedef void queue_depth_done(void *arg, const struct err *err, const struct queue_depth *depth);
+/* missing[i] tells whether the queue lacks ids[i]. */
+typedef void queue_missing_done(void *arg, const struct err *err, const bool *missing);
+
+struct queue_ops {
+    /* Idempotent by id. Creates nothing twice; wakes up to `count` idle workers. */
+    void (*enqueue)(struct queue *, struct queue_name, const struct queue_entry *entries, size_t count,
+                    queue_enqueued *done, void *arg);
+    /* Claims up to max waiting entries for `consumer`. Creates stream and group when they are missing. With `wait`, a claim
+     * that finds fewer than max first registers the consumer as idle for this queue and looks once more, so that the next enqueue
+     * wakes it. */
+    void (*claim)(struct queue *, struct queue_name, const char *consumer, size_t max, bool wait,
+                  queue_claim_done *done, void *arg);
+    /* Takes entries that have been in somebody's hand for min_idle_ms without renewal. */
+    void (*takeover)(struct queue *, struct queue_name, const char *consumer, int64_t min_idle_ms, size_t max,
+                     queue_claim_done *done, void *arg);
+    /* Keeps entries in hand from being taken over. */
+    void (*renew)(struct queue *, struct queue_name, const char *consumer,
+                  const struct queue_entry *const *entries, size_t count, queue_done *done, void *arg);
+    /* Gives entries in hand back at once: the next takeover of anybody gets them; wakes an idle worker. */
+    void (*hand_back)(struct queue *, struct queue_name, const char *consumer,
+                      const struct queue_entry *const *entries, size_t count, queue_done *done, void *arg);
+    /* Removes ended entries. Already removed ones are success. */
+    void (*finish)(struct queue *, struct queue_name, const struct queue_entry *const *entries,
+                   size_t count, queue_done *done, void *arg);
+    /* Moves entries in hand to the delayed ones. */
+    void (*retry)(struct queue *, struct queue_name, const struct queue_retry *retries, size_t count,
+                  queue_done *done, void *arg);
+    /* Moves delayed entries that are due at now_ms back to the waiting ones; wakes idle workers. */
+    void (*promote)(struct queue *, struct queue_name, int64_t now_ms, size_t max, queue_promoted *done,
+                    void *arg);
+    /* Mirrors dead letters (newest 1,000 an item). */
+    void (*bury)(struct queue *, const char *item, const struct queue_dead *dead, size_t count,
+                 queue_done *done, void *arg);
+    /* Leaves the reply under its key for ttl_ms. Once: a repeat does not add a second element. */
+    void (*reply)(struct queue *, const char *item, struct uuid id, struct slice reply, int64_t ttl_ms,
+                  queue_done *done, void *arg);
+    void (*depth)(struct queue *, struct queue_name, queue_depth_done *done, void *arg);
+    void (*missing)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
+                    queue_missing_done *done, void *arg);
+    /* The heartbeat of a live worker: hash hie:worker:<id>, expires after ttl_ms. */
+    void (*heartbeat)(struct queue *, const char *worker, const char *host, int64_t pid, const char *items,
+                      int64_t in_hand, int64_t ttl_ms, queue_done *done, void *arg);
+    /* Removes worker, its idle registrations lapse; deletes its consumer from the queue only when nothing is pending. */
+    void (*leave)(struct queue *, struct queue_name, const char *consumer, queue_done *done, void *arg);
+    void (*free)(struct queue *);
+};
+
+struct queue {
+    const struct queue_ops *ops;
+};
+
+void queue_claimed_ref(struct queue_claimed *claimed);
+/* Frees it with the last reference. */
+void queue_claimed_unref(struct queue_claimed *claimed);
+
+struct queue_redis_options {
+    const char *url;        /* redis://[user:password@]host[:port][/db] */
+    const char *key_prefix; /* "hie" */
+    const char *consumer;   /* this worker's id, subscribes to its wake channel; NULL in a dispatcher */
+    /* A wake signal: entries wait in this queue. Only with a consumer. */
+    void (*on_wake)(void *arg, const char *item, enum messaging_pattern pattern, unsigned partition);
+    /* The link came up (also the first time) or went down. `fresh`: Redis may have lost data since it was last up (its run id,
+     * replication id or our epoch key changed, or this is the first time): compare with the WAL. */
+    void (*on_up)(void *arg, bool fresh);
+    void (*on_down)(void *arg, const struct err *err);
+    /* Redis refuses for good (wrong password): the process ends with exit code 100. */
+    void (*on_fatal)(void *arg, const struct err *err);
+    void *arg;
+};
+/* Connects in the background and reconnects by itself with backoff and jitter. */
+struct queue *queue_redis_new(struct loop *loop, const struct queue_redis_options *options);
+bool queue_redis_is_up(const struct queue *queue);
+
+#endif
