@@ -32,7 +32,8 @@ struct handler_class {
      * Decided by the item's settings; NULL: never. */
     bool (*immediate)(const struct item *item);
     /* Makes the item's state once a process. 0, or -1 with ERR_CONFIG or ERR_IO. May be NULL. */
-    int (*open)(const struct handler_env *env, const struct item *item, void **ret_state, struct err *err);
+    int (*open)(const struct handler_env *env, const struct item *item, void **ret_state,
+                struct err *err);
     void (*close)(void *state);
     void (*start)(void *state, struct job *job);
     /* Only for a job that start left running. NULL: it cannot be cancelled and its late result is recorded. */
@@ -54,7 +55,8 @@ void *job_data(const struct job *job);
 
 /* Sends a message to another item: it enters with this message's end, once. The body is copied unless it is this
  * job's own body, which is shared. */
-void job_send(struct job *job, const struct item *target, struct slice content_type, struct body body);
+void job_send(struct job *job, const struct item *target, struct slice content_type,
+              struct body body);
 /* Ends the job well, with a reply (copied). */
 void job_done(struct job *job, struct slice content_type, struct slice reply);
 /* Ends the job badly; error->code's class decides between a retry and the dead letters. The text holds no message

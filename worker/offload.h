@@ -1,4 +1,10 @@
-/* A few threads for calls that block (file writes): work runs in a thread, its completion on the loop. */
+/* A few threads for calls that block (file writes): work runs in a thread, its completion on the
+ * loop.
+ *
+ *   offload_submit ──▶ queued ──▶ running (a thread) ──▶ finished ──▶ done (the loop)
+ *                         └───────────── offload_withdraw ────┘  instead of done
+ *
+ * Everything but `run` is called from the loop's thread. */
 #ifndef HIE_OFFLOAD_H
 #define HIE_OFFLOAD_H
 
@@ -13,9 +19,13 @@ struct offload_work {
 };
 
 struct offload *offload_new(struct loop *loop, unsigned threads);
-/* Waits for work that runs; work not begun is dropped without its completion. */
+/* Waits for work that runs and calls its completion; work not begun is dropped without its
+ * completion. Not to be called from inside a completion. */
 struct offload *offload_free(struct offload *offload);
 /* The work is the caller's and stays until done is called. */
 void offload_submit(struct offload *offload, struct offload_work *work);
+/* Takes submitted work back before its completion was called, which then never is: false when it
+ * had not begun, true when it has run — a run under way is waited for. For owners that close. */
+bool offload_withdraw(struct offload *offload, struct offload_work *work);
 
 #endif

@@ -12,8 +12,8 @@ struct arena {
 };
 
 void arena_init(struct arena *arena);
-void arena_done(struct arena *arena);                  /* frees everything */
-void *arena_alloc(struct arena *arena, size_t size);   /* zeroed, aligned for any type */
+void arena_done(struct arena *arena);                /* frees everything */
+void *arena_alloc(struct arena *arena, size_t size); /* zeroed, aligned for any type */
 struct slice arena_copy(struct arena *arena, struct slice bytes);
 char *arena_strdup(struct arena *arena, struct slice bytes); /* NUL-terminated copy */
 

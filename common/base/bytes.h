@@ -29,7 +29,7 @@ static inline struct slice slice_text(const char *text)
 bool slice_equal(struct slice a, struct slice b);
 bool slice_is(struct slice a, const char *text);
 bool slice_is_nocase(struct slice a, const char *text); /* ASCII */
-struct slice slice_trim(struct slice a);                /* without leading and trailing blanks and tabs */
+struct slice slice_trim(struct slice a); /* without leading and trailing blanks and tabs */
 /* A whole decimal number within [min, max]; false leaves *ret untouched. */
 bool slice_to_int(struct slice a, int64_t min, int64_t max, int64_t *ret);
 

@@ -5,10 +5,10 @@
 
 #include <stddef.h>
 
-void *mem_alloc(size_t size);                             /* zeroed */
-void *mem_array(size_t count, size_t size);               /* zeroed, overflow checked */
-void *mem_resize(void *ptr, size_t count, size_t size);   /* as reallocarray */
-char *mem_strdup(const char *text);                       /* NULL gives NULL */
+void *mem_alloc(size_t size);                           /* zeroed */
+void *mem_array(size_t count, size_t size);             /* zeroed, overflow checked */
+void *mem_resize(void *ptr, size_t count, size_t size); /* as reallocarray */
+char *mem_strdup(const char *text);                     /* NULL gives NULL */
 char *mem_strndup(const char *text, size_t len);
 char *mem_printf(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

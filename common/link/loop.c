@@ -46,7 +46,8 @@ struct event_base *loop_base(struct loop *loop)
     return loop->base;
 }
 
-static struct event *new_event(struct loop *loop, int fd, short what, event_callback_fn call, void *arg)
+static struct event *new_event(struct loop *loop, int fd, short what, event_callback_fn call,
+                               void *arg)
 {
     struct event *event = event_new(loop->base, fd, what, call, arg);
     BUG_ON(!event);
@@ -138,15 +139,16 @@ static void on_watch(evutil_socket_t fd, short what, void *arg)
     watch->fire(watch->arg);
 }
 
-void loop_watch_init(struct loop_watch *watch, struct loop *loop, int fd, void (*fire)(void *), void *arg)
+void loop_watch_init(struct loop_watch *watch, struct loop *loop, int fd, void (*fire)(void *),
+                     void *arg)
 {
     *watch = (struct loop_watch){.fire = fire, .arg = arg};
     watch->event = new_event(loop, fd, EV_READ | EV_PERSIST, on_watch, watch);
     event_add(watch->event, NULL);
 }
 
-void loop_watch_signal(struct loop_watch *watch, struct loop *loop, int signal, void (*fire)(void *),
-                       void *arg)
+void loop_watch_signal(struct loop_watch *watch, struct loop *loop, int signal,
+                       void (*fire)(void *), void *arg)
 {
     *watch = (struct loop_watch){.fire = fire, .arg = arg};
     watch->event = new_event(loop, signal, EV_SIGNAL | EV_PERSIST, on_watch, watch);

@@ -46,11 +46,12 @@ struct loop_watch {
     void (*fire)(void *arg);
     void *arg;
 };
-void loop_watch_init(struct loop_watch *watch, struct loop *loop, int fd, void (*fire)(void *), void *arg);
+void loop_watch_init(struct loop_watch *watch, struct loop *loop, int fd, void (*fire)(void *),
+                     void *arg);
 void loop_watch_done(struct loop_watch *watch);
 
 /* Calls back in the loop, not in signal context. */
-void loop_watch_signal(struct loop_watch *watch, struct loop *loop, int signal, void (*fire)(void *),
-                       void *arg);
+void loop_watch_signal(struct loop_watch *watch, struct loop *loop, int signal,
+                       void (*fire)(void *), void *arg);
 
 #endif

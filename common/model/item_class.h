@@ -20,6 +20,11 @@ struct item_class {
     bool outbound;  /* has effects outside: its messages are `outbound`, others `internal` or `inbound` */
 };
 
+extern const struct item_class item_classes[CLASS_COUNT]; /* by enum item_class_id */
+
+/* Frees what an item's settings hold outside the production's arena. */
+void item_settings_done(struct item *item);
+
 /* ---- HL7RoutingEngine ---- */
 
 struct hl7_condition {
@@ -27,7 +32,7 @@ struct hl7_condition {
     enum { CONDITION_ONE_OF, CONDITION_MATCHES, CONDITION_EXISTS } kind;
     struct slice *values; /* CONDITION_ONE_OF: one or more, owned */
     size_t value_count;
-    void *pattern;        /* CONDITION_MATCHES: pcre2_code, with match limits set by who matches */
+    void *pattern;        /* CONDITION_MATCHES: pcre2_code over bytes (no UTF), with match limits set by who matches */
     bool exists;          /* CONDITION_EXISTS: what must hold */
 };
 

@@ -3,6 +3,7 @@
 #ifndef HIE_MODEL_PRODUCTION_H
 #define HIE_MODEL_PRODUCTION_H
 
+#include "base/arena.h"
 #include "base/bytes.h"
 #include "base/error.h"
 #include "hl7/path.h"
@@ -20,11 +21,18 @@ enum messaging_pattern {
 };
 enum queue_type { QUEUE_FIFO, QUEUE_PRIORITY, QUEUE_UNORDERED, QUEUE_LIFO, QUEUE_TYPE_COUNT };
 enum execution_mode { MODE_ASYNC, MODE_MULTI_PROCESS, MODE_THREAD_POOL, MODE_COUNT };
-enum persistence_mode { PERSIST_WAL_ONLY, PERSIST_STORE_ONLY, PERSIST_WAL_AND_STORE, PERSIST_NONE };
+enum persistence_mode {
+    PERSIST_WAL_ONLY,
+    PERSIST_STORE_ONLY,
+    PERSIST_WAL_AND_STORE,
+    PERSIST_NONE,
+    PERSIST_COUNT,
+};
 
 extern const char *const messaging_pattern_words[PATTERN_COUNT + 1]; /* NULL-terminated */
 extern const char *const queue_type_words[QUEUE_TYPE_COUNT + 1];
 extern const char *const execution_mode_words[MODE_COUNT + 1];
+extern const char *const persistence_mode_words[PERSIST_COUNT + 1];
 
 struct item_class; /* model/item_class.h */
 
@@ -45,6 +53,7 @@ struct item {
         int64_t max_attempts, backoff_ms, max_backoff_ms;
     } retry;
     struct {
+        unsigned mode; /* enum persistence_mode: what the next two say together */
         bool wal_enabled, store_enabled, batch_writes;
         int64_t ack_timeout_ms, batch_size;
     } persistence;
@@ -88,6 +97,8 @@ struct production {
     } worker;
     struct item *items;
     size_t item_count;
+    struct item_entry *by_id; /* for production_find */
+    struct arena arena;       /* owns all of the above, but for what item_settings_done frees */
 };
 
 /* What is wrong with a file, in the order of its lines. */

@@ -43,7 +43,8 @@ struct queue_entry {
     struct slice key; /* ordering key */
     struct slice meta; /* packed, message/message.h */
     struct body body;
-    bool malformed; /* set by a claim: an entry that a person added with fields missing or wrong */
+    int64_t due_ms; /* for enqueue, wall clock: not to be claimed before; 0: at once */
+    bool malformed; /* set by a claim: an entry that a person added and that cannot be used */
 };
 
 /* Entries of one claim. The holder owns a reference; the slices borrow from it. */
@@ -51,7 +52,8 @@ struct queue_claimed {
     struct queue_entry *entries;
     size_t count;
     unsigned references;
-    void *replies; /* the implementation's */
+    void *replies; /* the implementation's, freed by release (NULL: nothing to free) */
+    void (*release)(void *replies);
 };
 
 struct queue;
@@ -76,7 +78,7 @@ struct queue_dead {
 };
 
 struct queue_depth {
-    int64_t waiting, in_hand, delayed; /* entries; waiting excludes those in hand */
+    int64_t waiting, in_hand, delayed; /* entries; waiting excludes those in hand; delayed: of all patterns */
     int64_t oldest_at_ms;              /* accepted time of the oldest entry by its id; 0: none */
 };
 typedef void queue_depth_done(void *arg, const struct err *err, const struct queue_depth *depth);
@@ -84,7 +86,8 @@ typedef void queue_depth_done(void *arg, const struct err *err, const struct que
 typedef void queue_missing_done(void *arg, const struct err *err, const bool *missing);
 
 struct queue_ops {
-    /* Idempotent by id. Creates nothing twice; wakes up to `count` idle workers. */
+    /* Idempotent by id. Creates nothing twice; wakes up to `count` idle workers. An entry with a due_ms in the future goes to the
+     * delayed ones. */
     void (*enqueue)(struct queue *, struct queue_name, const struct queue_entry *entries, size_t count,
                     queue_enqueued *done, void *arg);
     /* Claims up to max waiting entries for `consumer`. Creates stream and group when they are missing. With `wait`, a claim
@@ -95,10 +98,11 @@ struct queue_ops {
     /* Takes entries that have been in somebody's hand for min_idle_ms without renewal. */
     void (*takeover)(struct queue *, struct queue_name, const char *consumer, int64_t min_idle_ms, size_t max,
                      queue_claim_done *done, void *arg);
-    /* Keeps entries in hand from being taken over. */
+    /* Keeps entries in hand from being taken over. What another consumer has taken over stays with it. */
     void (*renew)(struct queue *, struct queue_name, const char *consumer,
                   const struct queue_entry *const *entries, size_t count, queue_done *done, void *arg);
-    /* Gives entries in hand back at once: the next takeover of anybody gets them; wakes an idle worker. */
+    /* Gives entries in hand back at once: a copy of each waits again, for anybody's claim; wakes idle workers. What another
+     * consumer has taken over stays with it. */
     void (*hand_back)(struct queue *, struct queue_name, const char *consumer,
                       const struct queue_entry *const *entries, size_t count, queue_done *done, void *arg);
     /* Removes ended entries. Already removed ones are success. */
@@ -107,7 +111,8 @@ struct queue_ops {
     /* Moves entries in hand to the delayed ones. */
     void (*retry)(struct queue *, struct queue_name, const struct queue_retry *retries, size_t count,
                   queue_done *done, void *arg);
-    /* Moves delayed entries that are due at now_ms back to the waiting ones; wakes idle workers. */
+    /* Moves delayed entries that are due at now_ms back to the waiting ones; wakes idle workers. Serves all patterns of the item's
+     * partition. */
     void (*promote)(struct queue *, struct queue_name, int64_t now_ms, size_t max, queue_promoted *done,
                     void *arg);
     /* Mirrors dead letters (newest 1,000 an item). */
@@ -122,7 +127,8 @@ struct queue_ops {
     /* The heartbeat of a live worker: hash hie:worker:<id>, expires after ttl_ms. */
     void (*heartbeat)(struct queue *, const char *worker, const char *host, int64_t pid, const char *items,
                       int64_t in_hand, int64_t ttl_ms, queue_done *done, void *arg);
-    /* Removes worker, its idle registrations lapse; deletes its consumer from the queue only when nothing is pending. */
+    /* Removes the worker's heartbeat and its idle registration here; deletes its consumer from the queue only when nothing is
+     * in its hand. */
     void (*leave)(struct queue *, struct queue_name, const char *consumer, queue_done *done, void *arg);
     void (*free)(struct queue *);
 };
@@ -139,17 +145,20 @@ struct queue_redis_options {
     const char *url;        /* redis://[user:password@]host[:port][/db] */
     const char *key_prefix; /* "hie" */
     const char *consumer;   /* this worker's id, subscribes to its wake channel; NULL in a dispatcher */
-    /* A wake signal: entries wait in this queue. Only with a consumer. */
+    /* A wake signal: entries wait in this queue. Only with a consumer. Signals are lost while the queue is down: after on_up
+     * claim from all queues. */
     void (*on_wake)(void *arg, const char *item, enum messaging_pattern pattern, unsigned partition);
     /* The link came up (also the first time) or went down. `fresh`: Redis may have lost data since it was last up (its run id,
-     * replication id or our epoch key changed, or this is the first time): compare with the WAL. */
+     * replication id or our epoch key changed, or this is the first time): compare with the WAL. Also called with `fresh` while
+     * it is up, when the epoch key vanishes (FLUSHALL). */
     void (*on_up)(void *arg, bool fresh);
     void (*on_down)(void *arg, const struct err *err);
-    /* Redis refuses for good (wrong password): the process ends with exit code 100. */
+    /* Redis refuses for good (wrong password, a Redis without Functions, a wrong URL): the process ends with exit code 100. */
     void (*on_fatal)(void *arg, const struct err *err);
     void *arg;
 };
-/* Connects in the background and reconnects by itself with backoff and jitter. */
+/* Connects in the background and reconnects by itself with backoff and jitter. Its `free` ends the calls that are under way first
+ * (outcome unknown); what they then submit is dropped. Not from inside a completion. */
 struct queue *queue_redis_new(struct loop *loop, const struct queue_redis_options *options);
 bool queue_redis_is_up(const struct queue *queue);
 

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #define STORE_BATCH_MAX 512              /* rows in one call */
+#define STORE_LOOK_MAX 20000             /* rows a page of the reconciler looks at */
 #define STORE_BATCH_BYTES (32u << 20)    /* what callers gather into one batch at most, a single larger row aside */
 
 /* A message at the door, or a child. */
@@ -79,6 +80,7 @@ struct store_outcome {
     size_t child_count;
     /* set by the completion */
     bool recorded;
+    enum error_code error_code; /* ERR_NONE, or ERR_INVALID: refused for its data (then not recorded; settle it otherwise) */
 };
 
 /* One message as GET /v1/messages/{id} tells it. Slices are valid during the callback. */
@@ -94,10 +96,11 @@ struct store_record {
     size_t child_count;
 };
 
-/* A message without an end, for the reconciler and for publishing children. */
+/* A message without an end, for the reconciler and for publishing children. due_ms is that of its latest retry. */
 struct store_unfinished {
-    struct store_message message; /* body empty where it is larger than MESSAGE_INLINE_MAX; meta as stored */
-    uint64_t body_len;
+    struct store_message message; /* body empty where it is larger than MESSAGE_INLINE_MAX, or where the bodies of one
+                                     answer together pass STORE_BATCH_BYTES; meta as stored */
+    uint64_t body_len;            /* as it is in the store */
 };
 
 struct store_count {
@@ -109,6 +112,7 @@ struct store;
 typedef void store_done(void *arg, const struct err *err);
 typedef void store_found(void *arg, const struct err *err, const struct store_record *record); /* NULL: not known */
 typedef void store_rows(void *arg, const struct err *err, const struct store_unfinished *rows, size_t count);
+typedef void store_page(void *arg, const struct err *err, const struct store_unfinished *rows, size_t count, int64_t next_seq, bool end);
 typedef void store_body_done(void *arg, const struct err *err, struct body body, struct slice content_type, bool found);
 typedef void store_ended(void *arg, const struct err *err, const bool *ended); /* as many as were asked */
 typedef void store_leased(void *arg, const struct err *err, int64_t token); /* 0: somebody else holds it */
@@ -136,12 +140,20 @@ struct store_ops {
     void (*ended)(struct store *, const struct uuid *ids, size_t count, store_ended *done, void *arg);
     /* The unfinished children of these parents. */
     void (*children)(struct store *, const struct uuid *parents, size_t count, store_rows *done, void *arg);
-    /* Unfinished messages with seq > after_seq in order of seq, at most `limit`; fewer means the end was reached. */
-    void (*unfinished)(struct store *, int64_t after_seq, size_t limit, store_rows *done, void *arg);
+    /* Unfinished messages with seq > after_seq in order of seq, light: id, item, pattern, seq, received_us,
+     * due_ms (of the last failed attempt, or the message's own) and nothing else. At most `limit` rows, of at most STORE_LOOK_MAX looked at:
+     * next_seq is what to go on after, also from an empty page; `end` tells that nothing follows. Start at 0 or at the low mark;
+     * a writer that drew a lower seq may commit behind a page, so start over each time. */
+    void (*unfinished)(struct store *, int64_t after_seq, size_t limit, store_page *done, void *arg);
+    /* The whole rows of those ids that are unfinished (body empty where it is larger than MESSAGE_INLINE_MAX), in order of seq. */
+    void (*fetch)(struct store *, const struct uuid *ids, size_t count, store_rows *done, void *arg);
     /* A lease row with a token that never repeats. Renewing is asking again with the same holder. */
     void (*lease)(struct store *, const char *name, const char *holder, int64_t ttl_ms, store_leased *done, void *arg);
     void (*release)(struct store *, const char *name, const char *holder, store_done *done, void *arg);
-    /* Everything below the mark is finished, for ever. Reads it (new_low 0) or raises it, under the lease's token. */
+    /* Everything up to and including the mark is finished, for ever. Reads it (new_low 0), or moves it on under the lease's token: up to
+     * new_low (INT64_MAX: as far as it goes), never past what is unfinished or may still be written with a lower seq, and over
+     * 20,000 rows a call at most. The store looks at the rows itself, so it cannot be raised too far. A new mark is possible from
+     * the second call on; a call a second keeps up with 20,000 messages a second. */
     void (*low_mark)(struct store *, int64_t token, int64_t new_low, store_mark_done *done, void *arg);
     /* Creates the partitions that the next days need. */
     void (*maintain)(struct store *, store_done *done, void *arg);

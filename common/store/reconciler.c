@@ -1,0 +1,404 @@
+#include "store/reconciler.h"
+
+#include "base/bug.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/state.h"
+
+#include <stdlib.h>
+
+#define PAGE_ROWS 256u /* one queue call holds them all */
+#define LEASE "reconciler"
+#define LEASE_MS 10000
+#define REST_MS 1000
+#define NUDGED_MS 100
+#define PAGE_PAUSE_MS 10
+#define YOUNG_US 2000000 /* rows younger than this are still on their way */
+#define MAINTAIN_US                                                                                \
+    3600000000 /* how often the owner of the lease sees to the coming days' partitions */
+
+enum { RESTING, LEASING, READING, ASKING, FETCHING, MARKING, STATE_COUNT };
+static const char *const state_words[] = {"resting", "leasing",  "reading",
+                                          "asking",  "fetching", "marking"};
+static const uint32_t state_moves[] = {
+    [RESTING] = STATE_BIT(LEASING),
+    [LEASING] = STATE_BIT(RESTING) | STATE_BIT(READING),
+    [READING] = STATE_BIT(READING) | STATE_BIT(RESTING) | STATE_BIT(ASKING) | STATE_BIT(MARKING),
+    [ASKING] = STATE_BIT(READING) | STATE_BIT(FETCHING) | STATE_BIT(RESTING) | STATE_BIT(MARKING),
+    [FETCHING] = STATE_BIT(READING) | STATE_BIT(RESTING) | STATE_BIT(MARKING),
+    [MARKING] = STATE_BIT(RESTING),
+};
+static const struct state_table states = {"reconciler", state_words, state_moves, STATE_COUNT};
+
+/* The rows of a page that belong to one item. */
+struct page_group {
+    struct reconciler *reconciler;
+    const struct item *item;
+    size_t count;
+    struct uuid ids[PAGE_ROWS];
+};
+
+struct reconciler {
+    const struct production *production;
+    struct queue *queue;
+    struct store *store;
+    const char *holder;
+    unsigned state;
+    bool queue_up, store_up;
+    bool compare;   /* everything, the youngest rows too, without pauses */
+    bool comparing; /* this round does */
+    bool nudged;
+    struct loop_timer timer;
+    int64_t token;
+    int64_t leased_at_us;
+    int64_t maintained_us; /* 0: never */
+    int64_t low_seq;       /* rounds start behind it */
+    int64_t next_seq;      /* of the page that is next */
+    bool last_page;
+    unsigned calls; /* under way in ASKING or FETCHING */
+    bool failed;    /* one of them failed */
+    struct uuid lacking[PAGE_ROWS];
+    size_t lacking_count;
+    struct metric *enqueued, *rounds;
+};
+
+static void rest(struct reconciler *reconciler)
+{
+    state_move(&states, &reconciler->state, RESTING);
+    int64_t pause = reconciler->compare ? 0 : reconciler->nudged ? NUDGED_MS : REST_MS;
+    loop_timer_set(&reconciler->timer, pause + (int64_t)random_below(REST_MS / 10));
+}
+
+/* ---- the end of a round ---- */
+
+static void on_marked(void *arg, const struct err *err, int64_t low_seq)
+{
+    struct reconciler *reconciler = arg;
+    if (err->code == ERR_NONE)
+        reconciler->low_seq = low_seq;
+    rest(reconciler);
+}
+
+static void mark(struct reconciler *reconciler)
+{
+    state_move(&states, &reconciler->state, MARKING);
+    metric_add(reconciler->rounds, 1);
+    reconciler->comparing = false;
+    reconciler->store->ops->low_mark(reconciler->store, reconciler->token, INT64_MAX, on_marked,
+                                     reconciler);
+}
+
+/* ---- a page ---- */
+
+static void give_up(struct reconciler *reconciler)
+{
+    reconciler->compare |= reconciler->comparing; /* from the start again */
+    rest(reconciler);
+}
+
+static void read_page(struct reconciler *reconciler);
+
+static void next_page(struct reconciler *reconciler)
+{
+    if (reconciler->failed || !reconciler->queue_up || !reconciler->store_up) {
+        give_up(reconciler);
+    } else if (reconciler->last_page) {
+        mark(reconciler);
+    } else {
+        state_move(&states, &reconciler->state, READING);
+        if (reconciler->comparing)
+            read_page(reconciler);
+        else
+            loop_timer_set(&reconciler->timer, PAGE_PAUSE_MS);
+    }
+}
+
+static void call_ended(struct reconciler *reconciler, const struct err *err)
+{
+    reconciler->failed |= err->code != ERR_NONE;
+    if (--reconciler->calls == 0)
+        next_page(reconciler);
+}
+
+/* Rows of one item in one call, with copies of what they borrow. */
+struct enqueue_batch {
+    struct reconciler *reconciler;
+    struct arena arena;
+    size_t count;
+    struct queue_entry entries[PAGE_ROWS];
+};
+
+static void on_enqueued(void *arg, const struct err *err, int64_t depth)
+{
+    struct enqueue_batch *batch = arg;
+    struct reconciler *reconciler = batch->reconciler;
+    (void)depth;
+    if (err->code == ERR_NONE)
+        metric_add(reconciler->enqueued, (int64_t)batch->count);
+    arena_done(&batch->arena);
+    free(batch);
+    call_ended(reconciler, err);
+}
+
+static void add_row(struct enqueue_batch *batch, const struct store_message *message)
+{
+    struct slice body = arena_copy(&batch->arena, body_slice(message->body));
+    batch->entries[batch->count++] =
+        (struct queue_entry){.id = message->id,
+                             .at_ms = message->received_us / 1000,
+                             .priority = message->priority,
+                             .due_ms = message->due_ms,
+                             .key = arena_copy(&batch->arena, message->ordering_key),
+                             .meta = arena_copy(&batch->arena, message->meta),
+                             .body = body_of(body.ptr, body.len)};
+}
+
+static void enqueue_rows_of(struct reconciler *reconciler, const struct item *item,
+                            const struct store_unfinished *rows, size_t count)
+{
+    struct enqueue_batch *batch = NULL;
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(rows[i].message.item, item->id) != 0)
+            continue;
+        if (rows[i].message.body.len == 0 && rows[i].body_len > 0 &&
+            rows[i].body_len <= MESSAGE_INLINE_MAX)
+            continue; /* left out of an answer that grew too large: the next round has it */
+        if (!batch) {
+            batch = mem_alloc(sizeof(*batch));
+            batch->reconciler = reconciler;
+            arena_init(&batch->arena);
+        }
+        add_row(batch, &rows[i].message);
+    }
+    if (!batch)
+        return;
+    reconciler->calls++;
+    struct queue_name name = {.item = item->id, .pattern = item->messaging_pattern};
+    reconciler->queue->ops->enqueue(reconciler->queue, name, batch->entries, batch->count,
+                                    on_enqueued, batch);
+}
+
+static void on_fetched(void *arg, const struct err *err, const struct store_unfinished *rows,
+                       size_t count)
+{
+    struct reconciler *reconciler = arg;
+    for (size_t i = 0; err->code == ERR_NONE && i < reconciler->production->item_count; i++)
+        enqueue_rows_of(reconciler, &reconciler->production->items[i], rows, count);
+    call_ended(reconciler, err);
+}
+
+static void fetch(struct reconciler *reconciler)
+{
+    if (reconciler->lacking_count == 0 || reconciler->failed) {
+        next_page(reconciler);
+        return;
+    }
+    state_move(&states, &reconciler->state, FETCHING);
+    reconciler->calls = 1;
+    reconciler->store->ops->fetch(reconciler->store, reconciler->lacking, reconciler->lacking_count,
+                                  on_fetched, reconciler);
+}
+
+static void on_missing(void *arg, const struct err *err, const bool *missing)
+{
+    struct page_group *group = arg;
+    struct reconciler *reconciler = group->reconciler;
+    for (size_t i = 0; err->code == ERR_NONE && i < group->count; i++) {
+        if (missing[i])
+            reconciler->lacking[reconciler->lacking_count++] = group->ids[i];
+    }
+    reconciler->failed |= err->code != ERR_NONE;
+    free(group);
+    if (--reconciler->calls == 0)
+        fetch(reconciler);
+}
+
+/* Splits a page by items and asks each queue. Rows of unknown items wait for a production that has them. */
+static void ask(struct reconciler *reconciler, const struct store_unfinished *rows, size_t count)
+{
+    reconciler->lacking_count = 0;
+    reconciler->calls = 1; /* our own, so that the page does not end while it is being split */
+    state_move(&states, &reconciler->state, ASKING);
+    for (size_t i = 0; i < reconciler->production->item_count; i++) {
+        const struct item *item = &reconciler->production->items[i];
+        struct page_group *group = NULL;
+        for (size_t j = 0; j < count; j++) {
+            const struct store_message *message = &rows[j].message;
+            if (strcmp(message->item, item->id) != 0)
+                continue;
+            if (!group) {
+                group = mem_alloc(sizeof(*group));
+                group->reconciler = reconciler;
+                group->item = item;
+            }
+            group->ids[group->count++] = message->id;
+        }
+        if (!group)
+            continue;
+        reconciler->calls++;
+        struct queue_name name = {.item = item->id, .pattern = item->messaging_pattern};
+        reconciler->queue->ops->missing(reconciler->queue, name, group->ids, group->count,
+                                        on_missing, group);
+    }
+    if (--reconciler->calls == 0)
+        fetch(reconciler);
+}
+
+static void on_page(void *arg, const struct err *err, const struct store_unfinished *rows,
+                    size_t count, int64_t next_seq, bool end)
+{
+    struct reconciler *reconciler = arg;
+    reconciler->failed = err->code != ERR_NONE;
+    if (reconciler->failed || !reconciler->queue_up) {
+        give_up(reconciler);
+        return;
+    }
+    int64_t young_us = clock_wall_us() - YOUNG_US;
+    size_t old = 0;
+    while (old < count && (reconciler->comparing || rows[old].message.received_us < young_us))
+        old++;
+    if (old < count) { /* the rest is on its way: the round ends here */
+        next_seq = rows[old].message.seq - 1;
+        end = true;
+    }
+    reconciler->next_seq = next_seq;
+    reconciler->last_page = end;
+    if (old)
+        ask(reconciler, rows, old);
+    else
+        next_page(reconciler);
+}
+
+static void on_leased(void *arg, const struct err *err, int64_t token);
+
+/* Also renews the lease on the way through a long backlog. */
+static void read_page(struct reconciler *reconciler)
+{
+    if (clock_mono_us() - reconciler->leased_at_us > LEASE_MS * 1000 / 3) {
+        reconciler->leased_at_us = clock_mono_us();
+        reconciler->store->ops->lease(reconciler->store, LEASE, reconciler->holder, LEASE_MS,
+                                      on_leased, reconciler);
+        return;
+    }
+    reconciler->store->ops->unfinished(reconciler->store, reconciler->next_seq, PAGE_ROWS, on_page,
+                                       reconciler);
+}
+
+/* ---- the start of a round ---- */
+
+static void on_maintained(void *arg, const struct err *err)
+{
+    struct reconciler *reconciler = arg;
+    if (err->code != ERR_NONE)
+        reconciler->maintained_us = 0; /* again in the next round */
+}
+
+static void maintain(struct reconciler *reconciler)
+{
+    int64_t now = clock_mono_us();
+    if (reconciler->maintained_us && now - reconciler->maintained_us < MAINTAIN_US)
+        return;
+    reconciler->maintained_us = now;
+    reconciler->store->ops->maintain(reconciler->store, on_maintained, reconciler);
+}
+
+static void on_mark_read(void *arg, const struct err *err, int64_t low_seq)
+{
+    struct reconciler *reconciler = arg;
+    if (err->code != ERR_NONE) {
+        rest(reconciler);
+        return;
+    }
+    reconciler->low_seq = low_seq;
+    reconciler->next_seq = low_seq;
+    reconciler->comparing = reconciler->compare;
+    reconciler->compare = false;
+    reconciler->nudged = false;
+    state_move(&states, &reconciler->state, READING);
+    maintain(reconciler);
+    read_page(reconciler);
+}
+
+static void on_leased(void *arg, const struct err *err, int64_t token)
+{
+    struct reconciler *reconciler = arg;
+    bool renewed = reconciler->state == READING;
+    if (err->code != ERR_NONE || token == 0 || (renewed && token != reconciler->token)) {
+        if (renewed)
+            give_up(reconciler);
+        else
+            rest(reconciler);
+        return;
+    }
+    reconciler->token = token;
+    if (renewed)
+        read_page(reconciler);
+    else
+        reconciler->store->ops->low_mark(reconciler->store, token, 0, on_mark_read, reconciler);
+}
+
+static void on_timer(void *arg)
+{
+    struct reconciler *reconciler = arg;
+    if (reconciler->state == READING) {
+        read_page(reconciler);
+        return;
+    }
+    if (reconciler->state != RESTING || !reconciler->queue_up || !reconciler->store_up)
+        return; /* reconciler_links_changed sets it going */
+    state_move(&states, &reconciler->state, LEASING);
+    reconciler->leased_at_us = clock_mono_us();
+    reconciler->store->ops->lease(reconciler->store, LEASE, reconciler->holder, LEASE_MS, on_leased,
+                                  reconciler);
+}
+
+/* ---- what others say ---- */
+
+void reconciler_links_changed(struct reconciler *reconciler, bool queue_up, bool store_up)
+{
+    reconciler->queue_up = queue_up;
+    reconciler->store_up = store_up;
+    if (queue_up && store_up && reconciler->state == RESTING)
+        loop_timer_set(&reconciler->timer, reconciler->compare ? 0 : REST_MS);
+}
+
+void reconciler_nudge(struct reconciler *reconciler)
+{
+    reconciler->nudged = true;
+}
+
+void reconciler_compare(struct reconciler *reconciler)
+{
+    reconciler->compare = true;
+    if (reconciler->state == RESTING && reconciler->queue_up && reconciler->store_up)
+        loop_timer_set(&reconciler->timer, 0);
+}
+
+struct reconciler *reconciler_new(struct loop *loop, const struct production *production,
+                                  struct queue *queue, struct store *store, const char *holder,
+                                  struct metrics *metrics)
+{
+    struct reconciler *reconciler = mem_alloc(sizeof(*reconciler));
+    reconciler->production = production;
+    reconciler->queue = queue;
+    reconciler->store = store;
+    reconciler->holder = holder;
+    reconciler->state = RESTING;
+    loop_timer_init(&reconciler->timer, loop, on_timer, reconciler);
+    reconciler->enqueued =
+        metrics_counter(metrics, "hie_reconciler_enqueued_total",
+                        "Unfinished messages brought back into their queue", NULL, 0);
+    reconciler->rounds =
+        metrics_counter(metrics, "hie_reconciler_rounds_total",
+                        "Comparisons of the write-ahead log with the queues", NULL, 0);
+    return reconciler;
+}
+
+struct reconciler *reconciler_free(struct reconciler *reconciler)
+{
+    if (reconciler) {
+        loop_timer_done(&reconciler->timer);
+        free(reconciler);
+    }
+    return NULL;
+}

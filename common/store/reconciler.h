@@ -1,0 +1,37 @@
+/* The reconciler: brings unfinished messages that the queue does not hold back into it. It may run in any process; a lease in
+ * the database elects one of the fleet. What it enqueues is idempotent, so an old owner that goes on for a moment does no harm.
+ *
+ *   RESTING ──timer, nudge──▶ LEASING ──ours──▶ READING (a page of unfinished rows, in order of seq)
+ *      ▲          ▲              │ somebody else's     │
+ *      │          └──────────────┘                     ▼
+ *      │                                            ASKING (which of them does the queue lack?)
+ *      │                                               │ none ─▶ READING the next page
+ *      │                                               ▼
+ *      │                                            FETCHING (their bodies) ──enqueued──▶ READING the next page
+ *      └──────── MARKING (all below is finished) ◀── the last page
+ *
+ * Rows of the last moments are left to those who bring them in just now. After the loss of Redis's data (`reconciler_compare`) the
+ * pages follow each other without a pause. Memory is bounded by a page. */
+#ifndef HIE_STORE_RECONCILER_H
+#define HIE_STORE_RECONCILER_H
+
+#include "link/loop.h"
+#include "model/production.h"
+#include "ops/metrics.h"
+#include "queue/queue.h"
+#include "store/store.h"
+
+struct reconciler;
+
+/* `holder` names this process in the lease; borrowed, like everything else. */
+struct reconciler *reconciler_new(struct loop *loop, const struct production *production,
+                                  struct queue *queue, struct store *store, const char *holder,
+                                  struct metrics *metrics);
+struct reconciler *reconciler_free(struct reconciler *reconciler);
+void reconciler_links_changed(struct reconciler *reconciler, bool queue_up, bool store_up);
+/* A message is durable and not in its queue: look soon. */
+void reconciler_nudge(struct reconciler *reconciler);
+/* Redis may have lost its data: compare everything, at once. */
+void reconciler_compare(struct reconciler *reconciler);
+
+#endif

@@ -1,0 +1,334 @@
+/* Reading many: unfinished messages page by page, the unfinished children of messages, counts by item. Waits for the look-up
+ * link; each statement looks at a bounded number of rows, so that claims behind it do not wait long. */
+#include "base/bug.h"
+#include "base/mem.h"
+#include "store/store_pg.h"
+
+#include <stdlib.h>
+#include <uthash.h>
+
+#define COUNT_SCAN 5000 /* rows that one step of `counts` looks at */
+#define COUNT_SCAN_TEXT "5000"
+
+_Static_assert(MESSAGE_INLINE_MAX == 65536 && STORE_BATCH_BYTES == 33554432,
+               "the SQL below says so");
+
+#define LOW "(SELECT m.low FROM hie.marks m WHERE m.name = 'low')"
+#define LIGHT_COLUMNS "a.correlation_id, a.item, a.pattern, a.received_at, a.due_at"
+/* The next rows after $1, finished or not: below the mark the stragglers, above it all. The upper bound
+ * makes the planner expect few rows and take the index. */
+#define PAGE(limit)                                                                                \
+    "page AS MATERIALIZED (SELECT x.* FROM ((SELECT s.seq, " LIGHT_COLUMNS                         \
+    " FROM hie.stragglers s, LATERAL (SELECT * FROM hie.accepted b"                                \
+    " WHERE b.correlation_id = s.correlation_id LIMIT 1) a WHERE s.seq > $1 AND s.seq <= " LOW     \
+    " ORDER BY s.seq LIMIT " limit ") UNION ALL (SELECT a.seq, " LIGHT_COLUMNS                     \
+    " FROM hie.accepted a WHERE a.seq > greatest($1, " LOW ") AND a.seq < 9223372036854775807"     \
+    " ORDER BY a.seq LIMIT " limit ")) x ORDER BY x.seq LIMIT " limit ")"
+#define HAS_END(id) "(SELECT true FROM hie.ended e WHERE e.correlation_id = " id " AND e.run = 1)"
+/* The latest retry's due time before the message's own. */
+#define DUE(row)                                                                                   \
+    "coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = " row                  \
+    ".correlation_id AND t.run = 1 ORDER BY t.attempt DESC LIMIT 1), " row ".due_at)"
+/* A large body stays behind, and so does what passes 32 MiB in one answer: octet_length does not read it. */
+#define WHOLE_COLUMNS                                                                              \
+    "r.correlation_id, r.item, r.pattern, r.received_at, " DUE(                                    \
+        "r") ", r.seq, r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, "       \
+             "r.message_type,"                                                                     \
+             " r.sender, r.content_type, r.meta, CASE WHEN octet_length(r.body) <= 65536"          \
+             " AND sum(least(octet_length(r.body), 65537)) OVER (ORDER BY r.seq) <= 33554432"      \
+             " THEN r.body END, octet_length(r.body)"
+
+static const struct pg_statement unfinished_statement = {
+    STATEMENT_UNFINISHED,
+    "WITH " PAGE("$3") ", open AS (SELECT p.* FROM page p WHERE " HAS_END(
+        "p.correlation_id") " IS NULL ORDER BY p.seq LIMIT $2)"
+                            " SELECT o.correlation_id, o.item, o.pattern, o.received_at, " DUE(
+                                "o") ", o.seq,"
+                                     " (SELECT count(*) FROM page), (SELECT max(page.seq) FROM "
+                                     "page)"
+                                     " FROM (SELECT 1) one LEFT JOIN open o ON true ORDER BY "
+                                     "o.seq"};
+/* $1, $2, $3: parents and the lowest and highest id of their children; $4, $5 bound them all. */
+static const struct pg_statement children_statement = {
+    STATEMENT_CHILDREN,
+    "SELECT " WHOLE_COLUMNS " FROM (SELECT a.* FROM"
+    " (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS low, unnest($3::uuid[]) AS high) u,"
+    " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id BETWEEN u.low AND u.high"
+    " AND c.correlation_id BETWEEN $4 AND $5 AND c.parent_id = u.id OFFSET 0) a"
+    " WHERE " HAS_END("a.correlation_id") " IS NULL) r ORDER BY r.seq"};
+static const struct pg_statement fetch_statement = {
+    STATEMENT_FETCH,
+    "SELECT " WHOLE_COLUMNS " FROM (SELECT a.* FROM (SELECT unnest($1::uuid[]) AS id) u,"
+    " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id = u.id"
+    " AND c.correlation_id BETWEEN $2 AND $3 LIMIT 1) a"
+    " WHERE " HAS_END("a.correlation_id") " IS NULL) r ORDER BY r.seq"};
+static const struct pg_statement count_dead_statement = {
+    STATEMENT_COUNT_DEAD,
+    "SELECT e.item, count(*) FROM hie.ended e WHERE e.status = 1 GROUP BY e.item"};
+static const struct pg_statement count_open_statement = {
+    STATEMENT_COUNT_OPEN,
+    "WITH " PAGE(COUNT_SCAN_TEXT) " SELECT r.item, r.n, (SELECT count(*) FROM page),"
+                                  " (SELECT max(page.seq) FROM page) FROM (SELECT 1) one LEFT JOIN "
+                                  "(SELECT o.item, count(*) AS n"
+                                  " FROM (SELECT p.item FROM page p WHERE " HAS_END(
+                                      "p.correlation_id") " IS NULL) o"
+                                                          " GROUP BY o.item) r ON true"};
+
+/* ---- rows ---- */
+
+struct rows_op {
+    struct store_op op;
+    int64_t after_seq;
+    size_t limit;
+    const struct uuid *ids; /* messages, or parents */
+    size_t id_count;
+    store_page *paged;
+    store_rows *done;
+    void *arg;
+};
+
+static void read_light(const struct pg_result *result, size_t row, struct store_unfinished *ret)
+{
+    struct store_message *m = &ret->message;
+    *ret = (struct store_unfinished){0};
+    m->id = pg_get_uuid(result, row, 0);
+    m->item = pg_get_text(result, row, 1);
+    m->pattern = (enum messaging_pattern)pg_get_int(result, row, 2);
+    m->received_us = pg_get_time(result, row, 3);
+    m->due_ms = pg_get_time(result, row, 4) / 1000;
+    m->seq = pg_get_int(result, row, 5);
+}
+
+static void read_whole(const struct pg_result *result, size_t row, struct store_unfinished *ret)
+{
+    struct store_message *m = &ret->message;
+    read_light(result, row, ret);
+    m->parent = pg_get_uuid(result, row, 6);
+    m->direction = (enum message_direction)pg_get_int(result, row, 7);
+    m->priority = (int)pg_get_int(result, row, 8);
+    m->ordering_key = pg_get_bytes(result, row, 9);
+    m->control_id = pg_get_bytes(result, row, 10);
+    m->message_type = pg_get_bytes(result, row, 11);
+    m->sender = pg_get_bytes(result, row, 12);
+    m->content_type = pg_get_bytes(result, row, 13);
+    m->meta = pg_get_bytes(result, row, 14);
+    struct slice body = pg_get_bytes(result, row, 15);
+    m->body = body_of(body.ptr, body.len);
+    ret->body_len = (uint64_t)pg_get_int(result, row, 16);
+}
+
+static struct store_unfinished *
+read_rows(struct rows_op *op, const struct pg_result *result, size_t count,
+          void (*read)(const struct pg_result *, size_t, struct store_unfinished *))
+{
+    struct store_unfinished *rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
+    for (size_t i = 0; i < count; i++)
+        read(result, i, &rows[i]);
+    return rows;
+}
+
+static void encode_unfinished(struct pg_request *request, struct pg_params *params)
+{
+    const struct rows_op *op = (const struct rows_op *)request;
+    pg_param_int8(params, op->after_seq);
+    pg_param_int8(params, (int64_t)op->limit);
+    pg_param_int8(params, STORE_LOOK_MAX);
+}
+
+static void on_unfinished(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct rows_op *op = (struct rows_op *)request;
+    struct err err = store_err(answer);
+    int64_t next_seq = op->after_seq;
+    bool end = false;
+    size_t count = 0;
+    if (err.code == ERR_NONE) {
+        const struct pg_result *result = answer->result;
+        count = pg_result_rows(result);
+        BUG_ON(count == 0);
+        int64_t looked_at = pg_get_int(result, 0, 6);
+        if (pg_result_is_null(result, 0, 0)) /* none: the line that tells of the page alone */
+            count = 0;
+        if (count == op->limit)
+            next_seq = pg_get_int(result, count - 1, 5);
+        else if (looked_at)
+            next_seq = pg_get_int(result, 0, 7);
+        end = count < op->limit && looked_at < STORE_LOOK_MAX;
+    }
+    struct store_unfinished *rows = read_rows(op, answer->result, count, read_light);
+    store_op_detach(&op->op);
+    op->paged(op->arg, &err, rows, count, next_seq, end);
+    store_op_free(&op->op);
+}
+
+void store_pg_unfinished(struct store *store, int64_t after_seq, size_t limit, store_page *done,
+                         void *arg)
+{
+    struct rows_op *op = store_op_new(store, sizeof(*op));
+    BUG_ON(limit == 0);
+    op->after_seq = after_seq;
+    op->limit = limit > STORE_LOOK_MAX ? STORE_LOOK_MAX : limit;
+    op->paged = done;
+    op->arg = arg;
+    store_op_send(&op->op, op->op.store->lookups, &unfinished_statement, encode_unfinished,
+                  on_unfinished);
+}
+
+static void on_rows(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct rows_op *op = (struct rows_op *)request;
+    struct err err = store_err(answer);
+    size_t count = err.code == ERR_NONE ? pg_result_rows(answer->result) : 0;
+    struct store_unfinished *rows = read_rows(op, answer->result, count, read_whole);
+    store_op_detach(&op->op);
+    op->done(op->arg, &err, rows, count);
+    store_op_free(&op->op);
+}
+
+static void ask_rows(struct store *store, const struct pg_statement *statement,
+                     void (*encode)(struct pg_request *, struct pg_params *),
+                     const struct uuid *ids, size_t count, store_rows *done, void *arg)
+{
+    BUG_ON(count > STORE_BATCH_MAX);
+    struct rows_op *op = store_op_new(store, sizeof(*op));
+    op->ids = ids;
+    op->id_count = count;
+    op->done = done;
+    op->arg = arg;
+    store_op_send(&op->op, op->op.store->lookups, statement, encode, on_rows);
+}
+
+static void encode_parents(struct pg_request *request, struct pg_params *params)
+{
+    const struct rows_op *op = (const struct rows_op *)request;
+    struct id_range all = {UUID_NONE, UUID_NONE};
+    pg_param_uuids(params, op->ids, op->id_count);
+    pg_array_begin(params, PG_UUID, op->id_count);
+    for (size_t i = 0; i < op->id_count; i++) {
+        struct id_range range = id_range_same_time(op->ids[i]);
+        pg_put_uuid(params, range.low);
+        id_range_add(&all, range.low, i == 0);
+        id_range_add(&all, range.high, false);
+    }
+    pg_param_end(params);
+    pg_array_begin(params, PG_UUID, op->id_count);
+    for (size_t i = 0; i < op->id_count; i++)
+        pg_put_uuid(params, id_range_same_time(op->ids[i]).high);
+    pg_param_end(params);
+    pg_param_uuid(params, all.low);
+    pg_param_uuid(params, all.high);
+}
+
+void store_pg_children(struct store *store, const struct uuid *parents, size_t count,
+                       store_rows *done, void *arg)
+{
+    ask_rows(store, &children_statement, encode_parents, parents, count, done, arg);
+}
+
+static void encode_fetch(struct pg_request *request, struct pg_params *params)
+{
+    const struct rows_op *op = (const struct rows_op *)request;
+    store_put_ids(params, op->ids, op->id_count);
+}
+
+void store_pg_fetch(struct store *store, const struct uuid *ids, size_t count, store_rows *done,
+                    void *arg)
+{
+    ask_rows(store, &fetch_statement, encode_fetch, ids, count, done, arg);
+}
+
+/* ---- counts: the dead ones, then step by step the unfinished ---- */
+
+struct item_count {
+    char *item;
+    int64_t unfinished, dead_letters;
+    UT_hash_handle hh;
+};
+
+struct counts_op {
+    struct store_op op;
+    int64_t after_seq;
+    struct item_count *items; /* uthash by item; memory of the arena */
+    store_counts_done *done;
+    void *arg;
+};
+
+static struct item_count *count_of(struct counts_op *op, struct slice item)
+{
+    struct item_count *found = NULL;
+    HASH_FIND(hh, op->items, item.ptr, item.len, found);
+    if (found)
+        return found;
+    found = arena_alloc(&op->op.arena, sizeof(*found));
+    found->item = arena_strdup(&op->op.arena, item);
+    HASH_ADD_KEYPTR(hh, op->items, found->item, item.len, found);
+    return found;
+}
+
+static void finish_counts(struct counts_op *op, const struct err *err)
+{
+    size_t count = HASH_COUNT(op->items), at = 0;
+    struct store_count *counts = arena_alloc(&op->op.arena, (count ? count : 1) * sizeof(*counts));
+    for (const struct item_count *i = op->items; i; i = i->hh.next) {
+        counts[at++] = (struct store_count){
+            .item = i->item, .unfinished = i->unfinished, .dead_letters = i->dead_letters};
+    }
+    HASH_CLEAR(hh, op->items);
+    store_op_detach(&op->op);
+    op->done(op->arg, err, counts, err->code == ERR_NONE ? count : 0);
+    store_op_free(&op->op);
+}
+
+static void encode_after(struct pg_request *request, struct pg_params *params)
+{
+    pg_param_int8(params, ((const struct counts_op *)request)->after_seq);
+}
+
+static void encode_nothing(struct pg_request *request, struct pg_params *params)
+{
+    (void)request;
+    (void)params;
+}
+
+static void on_open(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct counts_op *op = (struct counts_op *)request;
+    struct err err = store_err(answer);
+    if (err.code != ERR_NONE) {
+        finish_counts(op, &err);
+        return;
+    }
+    const struct pg_result *result = answer->result;
+    for (size_t i = 0; i < pg_result_rows(result); i++) {
+        if (!pg_result_is_null(result, i, 0))
+            count_of(op, pg_get_bytes(result, i, 0))->unfinished += pg_get_int(result, i, 1);
+    }
+    if (pg_get_int(result, 0, 2) < COUNT_SCAN) {
+        finish_counts(op, &err);
+        return;
+    }
+    op->after_seq = pg_get_int(result, 0, 3);
+    store_op_send(&op->op, op->op.store->lookups, &count_open_statement, encode_after, on_open);
+}
+
+static void on_dead(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct counts_op *op = (struct counts_op *)request;
+    struct err err = store_err(answer);
+    if (err.code != ERR_NONE) {
+        finish_counts(op, &err);
+        return;
+    }
+    for (size_t i = 0; i < pg_result_rows(answer->result); i++)
+        count_of(op, pg_get_bytes(answer->result, i, 0))->dead_letters =
+            pg_get_int(answer->result, i, 1);
+    store_op_send(&op->op, op->op.store->lookups, &count_open_statement, encode_after, on_open);
+}
+
+void store_pg_counts(struct store *store, store_counts_done *done, void *arg)
+{
+    struct counts_op *op = store_op_new(store, sizeof(*op));
+    op->done = done;
+    op->arg = arg;
+    store_op_send(&op->op, op->op.store->lookups, &count_dead_statement, encode_nothing, on_dead);
+}

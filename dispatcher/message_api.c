@@ -1,0 +1,197 @@
+/* GET /v1/messages/{id}[?wait=ms], …/request, …/reply: what became of a message.
+ *
+ *   looking ──ended, or nobody waits──▶ answered
+ *      │ unfinished and ?wait=
+ *      ▼
+ *   waiting ──ended, or time is up──▶ looking (once more, then answered)
+ */
+#include "http_front.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+#define WAIT_MAX_MS 300000
+
+struct question {
+    struct waiter waiter; /* first: found again from it */
+    struct http_front *front;
+    struct http_request *request;
+    struct uuid id;
+    int64_t wait_ms;
+    bool waiting, gone;
+};
+
+static void set_text(json_t *object, const char *name, const char *text)
+{
+    if (text)
+        json_object_set_new(object, name, json_string(text));
+}
+
+static void set_time(json_t *object, const char *name, int64_t wall_us)
+{
+    char text[CLOCK_RFC3339_LEN + 1];
+    if (wall_us) {
+        clock_rfc3339(wall_us, text);
+        set_text(object, name, text);
+    }
+}
+
+static json_t *record_json(const struct store_record *record)
+{
+    char id[UUID_TEXT_LEN + 1];
+    json_t *object = json_object();
+    uuid_format(record->id, id);
+    set_text(object, "correlation_id", id);
+    if (!uuid_is_none(record->parent)) {
+        uuid_format(record->parent, id);
+        set_text(object, "parent_id", id);
+    }
+    set_text(object, "status", record->state);
+    set_text(object, "item", record->item);
+    set_text(object, "pattern", record->pattern);
+    set_text(object, "direction", record->direction);
+    json_object_set_new(object, "attempts", json_integer(record->attempts));
+    set_time(object, "received_at", record->received_us);
+    set_time(object, "finished_at", record->finished_us);
+    json_object_set_new(object, "error", record->error ? json_string(record->error) : json_null());
+    json_t *children = json_array();
+    for (size_t i = 0; i < record->child_count; i++) {
+        uuid_format(record->children[i], id);
+        json_array_append_new(children, json_string(id));
+    }
+    json_object_set_new(object, "children", children);
+    return object;
+}
+
+static void free_question(struct question *question)
+{
+    http_request_set_data(question->request, NULL);
+    free(question);
+}
+
+static void answer_away(struct question *question)
+{
+    struct http_request *request = question->request;
+    free_question(question);
+    http_answer_problem(request, 503, "the database is away", NULL, 1);
+}
+
+static void answer_unknown(struct question *question)
+{
+    struct http_request *request = question->request;
+    free_question(question);
+    http_answer_problem(request, 404, "there is no such message", NULL, 0);
+}
+
+static void look(struct question *question);
+
+static void on_waited(struct waiter *waiter, bool ended)
+{
+    struct question *question = (struct question *)waiter;
+    (void)ended;
+    question->waiting = false;
+    question->wait_ms = 0;
+    look(question);
+}
+
+static void on_found(void *arg, const struct err *err, const struct store_record *record)
+{
+    struct question *question = arg;
+    if (err->code != ERR_NONE) {
+        answer_away(question);
+        return;
+    }
+    if (!record) {
+        answer_unknown(question);
+        return;
+    }
+    if (question->wait_ms > 0 && !question->gone && record->finished_us == 0) {
+        question->waiting = true;
+        waiters_add(&question->front->waiters, &question->waiter, question->id, question->wait_ms,
+                    on_waited);
+        return;
+    }
+    json_t *object = record_json(record);
+    char *text = json_dumps(object, JSON_COMPACT);
+    json_decref(object);
+    struct http_request *request = question->request;
+    free_question(question);
+    http_answer(request, 200, "application/json", slice_text(text), NULL, 0);
+    free(text);
+}
+
+static void look(struct question *question)
+{
+    question->front->store->ops->find(question->front->store, question->id, on_found, question);
+}
+
+static void on_body(void *arg, const struct err *err, struct body body, struct slice content_type,
+                    bool found)
+{
+    struct question *question = arg;
+    if (err->code != ERR_NONE) {
+        answer_away(question);
+        return;
+    }
+    if (!found) {
+        answer_unknown(question);
+        return;
+    }
+    char type[256] = "application/octet-stream";
+    if (content_type.len && content_type.len < sizeof(type)) {
+        memcpy(type, content_type.ptr, content_type.len);
+        type[content_type.len] = '\0';
+    }
+    struct http_request *request = question->request;
+    free_question(question);
+    http_answer(request, 200, type, body_slice(body), NULL, 0);
+}
+
+void message_api_get(struct http_front *front, struct http_request *request, struct slice rest)
+{
+    struct uuid id;
+    struct slice tail = slice_of(NULL, 0), value;
+    int64_t wait_ms = 0;
+    if (rest.len > UUID_TEXT_LEN) {
+        tail = slice_of(rest.ptr + UUID_TEXT_LEN, rest.len - UUID_TEXT_LEN);
+        rest.len = UUID_TEXT_LEN;
+    }
+    bool record = tail.len == 0, body = slice_is(tail, "/request"),
+         reply = slice_is(tail, "/reply");
+    if (!uuid_parse(rest, &id) || !(record || body || reply)) {
+        http_answer_problem(request, 404, "there is no such message", NULL, 0);
+        return;
+    }
+    if (http_request_query(request, "wait", &value) &&
+        !slice_to_int(value, 0, WAIT_MAX_MS, &wait_ms)) {
+        http_answer_problem(request, 400, "wait: milliseconds from 0 to 300000 are wanted", NULL,
+                            0);
+        return;
+    }
+    struct question *question = mem_alloc(sizeof(*question));
+    *question = (struct question){.front = front, .request = request, .id = id, .wait_ms = wait_ms};
+    http_request_set_data(request, question);
+    if (record)
+        look(question);
+    else if (body)
+        front->store->ops->body(front->store, id, on_body, question);
+    else
+        front->store->ops->reply(front->store, id, on_body, question);
+}
+
+void message_api_gone(struct http_front *front, struct http_request *request)
+{
+    struct question *question = http_request_data(request);
+    if (!question)
+        return; /* an intake's: it goes on to its end */
+    question->gone = true;
+    if (question->waiting) {
+        waiters_remove(&front->waiters, &question->waiter);
+        question->waiting = false;
+        question->wait_ms = 0;
+        look(question); /* the answer is dropped, the request freed */
+    }
+}

@@ -1,0 +1,283 @@
+/* One peer, as its bytes arrive:
+ *
+ *   frame ──intake──▶ a pending acknowledgement in the peer's row ──answered, and at the head──▶ written
+ *
+ * Answers leave in the order of the frames. A peer with many unanswered frames, or one that does not read its answers, is
+ * not read from: it waits in its own buffers and disturbs nobody. A peer ends (ENDING) when it closed its half, sent
+ * what cannot be framed, or we drain: what it is owed is answered first. */
+#include "mllp_front.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+#include "hl7/ack.h"
+#include "hl7/message.h"
+#include "hl7/mllp.h"
+#include "model/item_class.h"
+
+#include <stdlib.h>
+
+#define PEERS_MAX 10000u
+#define WRITE_TIMEOUT_MS 30000
+#define UNANSWERED_MAX 128u       /* frames of one peer in hand */
+#define UNSENT_MAX (256u * 1024u) /* bytes of answers that a peer has not read */
+#define HEADER_MAX 2048u          /* of the request's MSH, kept for its acknowledgement */
+#define CONTENT_TYPE "application/hl7-v2"
+
+struct mllp_peer {
+    TAILQ_ENTRY(mllp_peer) link;
+    struct mllp_front *front;
+    struct stream *stream; /* NULL: gone */
+    struct mllp_reader reader;
+    TAILQ_HEAD(, pending_ack) pending; /* in the order of their frames */
+    unsigned pending_count;
+    uint64_t junk_counted;
+    bool ending; /* nothing more is read */
+    bool paused;
+};
+
+struct pending_ack {
+    TAILQ_ENTRY(pending_ack) link;
+    struct mllp_peer *peer;
+    bool ready;
+    struct buffer answer; /* framed; empty: nothing is to be sent */
+    size_t header_len;
+    char header[]; /* the request's MSH */
+};
+
+static void free_peer_when_done(struct mllp_peer *peer)
+{
+    if (peer->stream || peer->pending_count)
+        return;
+    TAILQ_REMOVE(&peer->front->peers, peer, link);
+    mllp_reader_done(&peer->reader);
+    free(peer);
+}
+
+static void update_reading(struct mllp_peer *peer)
+{
+    bool pause = peer->ending || peer->pending_count >= UNANSWERED_MAX ||
+                 stream_unsent(peer->stream) >= UNSENT_MAX;
+    if (pause != peer->paused) {
+        peer->paused = pause;
+        stream_read_pause(peer->stream, pause);
+    }
+}
+
+/* Writes what is ready at the head of the row. The peer may be freed. */
+static void flush(struct mllp_peer *peer)
+{
+    struct pending_ack *ack;
+    while ((ack = TAILQ_FIRST(&peer->pending)) && ack->ready) {
+        TAILQ_REMOVE(&peer->pending, ack, link);
+        peer->pending_count--;
+        if (peer->stream && ack->answer.len)
+            stream_write(peer->stream, buffer_slice(&ack->answer));
+        buffer_done(&ack->answer);
+        free(ack);
+    }
+    if (peer->stream) {
+        update_reading(peer);
+        if (peer->ending && peer->pending_count == 0)
+            stream_close(peer->stream);
+    }
+    free_peer_when_done(peer);
+}
+
+/* ---- acknowledgements ---- */
+
+static void build_answer(struct pending_ack *pending, struct uuid id, const struct err *error)
+{
+    struct hl7_message request;
+    struct err ignored;
+    bool readable =
+        hl7_parse(slice_of(pending->header, pending->header_len), &request, &ignored) == 0;
+    struct hl7_ack_mode mode = {0};
+    if (readable)
+        mode = hl7_ack_mode(&request);
+    char text[UUID_TEXT_LEN + 1];
+    uuid_format(id, text);
+    /* Our MSH-10: the id's last 20 hex digits, which hold its random part. */
+    char control_id[HL7_ACK_CONTROL_ID_MAX + 1];
+    size_t at = 0;
+    for (size_t i = 14; i < UUID_TEXT_LEN && at < HL7_ACK_CONTROL_ID_MAX; i++) {
+        if (text[i] != '-')
+            control_id[at++] = text[i];
+    }
+    struct hl7_ack ack = {.code = mode.enhanced ? HL7_CA : HL7_AA,
+                          .control_id = slice_of(control_id, at),
+                          .wall_ms = clock_wall_ms()};
+    if (error->code != ERR_NONE)
+        hl7_ack_from_error(error, mode.enhanced, &ack);
+    if (!mode.enhanced || hl7_ack_wanted(mode.accept, ack.code)) {
+        char bytes[HL7_ACK_MAX];
+        struct buffer plain = {.data = bytes, .capacity = sizeof(bytes), .max = sizeof(bytes)};
+        if (hl7_ack_append(readable ? &request : NULL, &ack, &plain))
+            mllp_frame_append(&pending->answer, buffer_slice(&plain));
+    }
+    if (readable)
+        hl7_done(&request);
+    pending->ready = true;
+}
+
+static void on_answered(void *arg, struct uuid id, const struct err *error)
+{
+    struct pending_ack *pending = arg;
+    build_answer(pending, id, error);
+    flush(pending->peer);
+}
+
+static struct pending_ack *add_pending(struct mllp_peer *peer, struct slice frame)
+{
+    struct hl7_message message;
+    struct err ignored;
+    struct slice header = slice_of(frame.ptr, frame.len < HEADER_MAX ? frame.len : HEADER_MAX);
+    bool parsed = hl7_parse(header, &message, &ignored) == 0;
+    header = parsed ? hl7_segment(&message, 0) : slice_of(NULL, 0);
+    struct pending_ack *pending = mem_alloc(sizeof(*pending) + header.len);
+    pending->peer = peer;
+    pending->header_len = header.len;
+    if (header.len)
+        memcpy(pending->header, header.ptr, header.len);
+    buffer_init(&pending->answer, HL7_ACK_MAX + MLLP_FRAMING_LEN);
+    TAILQ_INSERT_TAIL(&peer->pending, pending, link);
+    peer->pending_count++;
+    if (parsed)
+        hl7_done(&message);
+    return pending;
+}
+
+/* ---- bytes of a peer ---- */
+
+static void take_frame(struct mllp_peer *peer, struct slice frame)
+{
+    struct pending_ack *pending = add_pending(peer, frame);
+    struct intake_request request = {
+        .item = peer->front->listener->item,
+        .body = body_of(frame.ptr, frame.len),
+        .content_type = SLICE_LITERAL(CONTENT_TYPE),
+        .answered = on_answered,
+        .arg = pending,
+    };
+    struct uuid id;
+    struct err err;
+    if (intake_accept(peer->front->intake, &request, &id, &err)) {
+        if (frame.len == 0)
+            err.code = ERR_NOT_HL7; /* nothing to correct: there is no message */
+        build_answer(pending, uuid_new(clock_wall_ms()), &err);
+    }
+}
+
+static void refuse_frame(struct mllp_peer *peer, struct slice start)
+{
+    struct pending_ack *pending = add_pending(peer, start);
+    struct err err;
+    err_set(&err, ERR_TOO_LARGE, "the frame is larger than %lld bytes",
+            (long long)peer->front->listener->max_frame);
+    intake_count_rejected(peer->front->intake, peer->front->listener->item, err.code);
+    build_answer(pending, uuid_new(clock_wall_ms()), &err);
+    peer->ending = true;
+}
+
+static void on_bytes(void *data, struct slice bytes)
+{
+    struct mllp_peer *peer = data;
+    while (bytes.len && !peer->ending) {
+        size_t used = 0;
+        enum mllp_event event = mllp_reader_feed(&peer->reader, bytes.ptr, bytes.len, &used);
+        bytes = slice_of(bytes.ptr + used, bytes.len - used);
+        switch (event) {
+        case MLLP_NEED_MORE:
+            break;
+        case MLLP_FRAME:
+            take_frame(peer, peer->reader.frame);
+            break;
+        case MLLP_TOO_LARGE:
+            refuse_frame(peer, peer->reader.frame);
+            break;
+        case MLLP_TOO_MUCH_JUNK:
+            peer->ending = true;
+            break;
+        }
+    }
+    metric_add(peer->front->junk, (int64_t)(peer->reader.junk_count - peer->junk_counted));
+    peer->junk_counted = peer->reader.junk_count;
+    flush(peer);
+}
+
+static void on_end(void *data)
+{
+    struct mllp_peer *peer = data;
+    peer->ending = true; /* a half frame in the reader was never acknowledged */
+    flush(peer);
+}
+
+static void on_drained(void *data)
+{
+    update_reading(data);
+}
+
+static void on_gone(void *data)
+{
+    struct mllp_peer *peer = data;
+    peer->stream = NULL;
+    free_peer_when_done(peer);
+}
+
+static void on_open(void *arg, struct stream *stream)
+{
+    struct mllp_front *front = arg;
+    struct mllp_peer *peer = mem_alloc(sizeof(*peer));
+    peer->front = front;
+    peer->stream = stream;
+    TAILQ_INIT(&peer->pending);
+    mllp_reader_init(&peer->reader, (size_t)front->listener->max_frame);
+    TAILQ_INSERT_TAIL(&front->peers, peer, link);
+    stream_set_data(stream, peer);
+}
+
+/* ---- life ---- */
+
+int mllp_front_start(struct mllp_front *front, struct loop *loop,
+                     const struct mllp_listener *listener, struct intake *intake,
+                     struct metrics *metrics, struct err *err)
+{
+    *front = (struct mllp_front){.listener = listener, .intake = intake};
+    TAILQ_INIT(&front->peers);
+    struct metric_label label = {"item", listener->item_id};
+    front->junk = metrics_counter(metrics, "hie_mllp_junk_bytes_total",
+                                  "Bytes between MLLP frames that were skipped", &label, 1);
+    struct stream_server_options options = {
+        .listen = listener->listen,
+        .max_connections = PEERS_MAX,
+        .write_timeout_ms = WRITE_TIMEOUT_MS,
+        .on_open = on_open,
+        .on_bytes = on_bytes,
+        .on_end = on_end,
+        .on_gone = on_gone,
+        .on_drained = on_drained,
+        .arg = front,
+    };
+    return stream_server_start(loop, &options, &front->server, err);
+}
+
+void mllp_front_drain(struct mllp_front *front)
+{
+    front->draining = true;
+    stream_server_close(front->server);
+    struct mllp_peer *peer, *next;
+    for (peer = TAILQ_FIRST(&front->peers); peer; peer = next) {
+        next = TAILQ_NEXT(peer, link);
+        peer->ending = true;
+        flush(peer);
+    }
+}
+
+bool mllp_front_idle(const struct mllp_front *front)
+{
+    return stream_server_connections(front->server) == 0;
+}
+
+void mllp_front_free(struct mllp_front *front)
+{
+    front->server = stream_server_free(front->server);
+}

@@ -1,0 +1,26 @@
+/* The MLLP front: frames in, acknowledgements out, in the order of the frames. */
+#ifndef HIE_MLLP_FRONT_H
+#define HIE_MLLP_FRONT_H
+
+#include "intake.h"
+#include "link/stream_server.h"
+
+struct mllp_front {
+    const struct mllp_listener *listener;
+    struct intake *intake;
+    struct stream_server *server;
+    TAILQ_HEAD(, mllp_peer) peers;
+    bool draining;
+    struct metric *junk;
+};
+
+/* 0, or -1 with ERR_CONFIG or ERR_IO: it cannot listen. */
+int mllp_front_start(struct mllp_front *front, struct loop *loop,
+                     const struct mllp_listener *listener, struct intake *intake,
+                     struct metrics *metrics, struct err *err);
+/* Stops listening; each connection ends at its next message boundary. */
+void mllp_front_drain(struct mllp_front *front);
+bool mllp_front_idle(const struct mllp_front *front);
+void mllp_front_free(struct mllp_front *front);
+
+#endif

@@ -1,0 +1,28 @@
+/* What operators scale and alarm on, for each item: depth, age of the oldest, in flight, dead letters. Read from Redis and PostgreSQL in
+ * a slow rhythm, kept as gauges. */
+#ifndef HIE_QUEUE_GAUGES_H
+#define HIE_QUEUE_GAUGES_H
+
+#include "link/loop.h"
+#include "model/production.h"
+#include "ops/metrics.h"
+#include "queue/queue.h"
+#include "store/store.h"
+
+struct queue_gauge;
+
+struct queue_gauges {
+    const struct production *production;
+    struct queue *queue;
+    struct store *store;
+    struct queue_gauge *list; /* by item index */
+    struct loop_timer timer;
+    bool queue_up, store_up, counting;
+};
+
+void queue_gauges_init(struct queue_gauges *gauges, struct loop *loop,
+                       const struct production *production, struct queue *queue,
+                       struct store *store, struct metrics *metrics);
+void queue_gauges_done(struct queue_gauges *gauges);
+
+#endif

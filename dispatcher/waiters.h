@@ -1,0 +1,39 @@
+/* Callers who wait for a message's end: entries of a table, none holding a thread or a link. The database is asked for
+ * all of them together, in a rhythm that grows with what an answer costs. */
+#ifndef HIE_WAITERS_H
+#define HIE_WAITERS_H
+
+#include "base/uuid.h"
+#include "link/loop.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+#include <sys/queue.h>
+
+struct waiter { /* embed it; the caller owns it */
+    TAILQ_ENTRY(waiter) link;
+    struct uuid id;
+    int64_t until_us; /* monotonic */
+    bool asked;       /* a question for it is under way */
+    /* Exactly once unless removed: the message has ended, or the time is up. */
+    void (*done)(struct waiter *waiter, bool ended);
+};
+
+struct waiters {
+    struct store *store;
+    TAILQ_HEAD(waiter_list, waiter) list;
+    struct loop_timer timer;
+    struct waiter *asked[STORE_BATCH_MAX];
+    struct uuid ids[STORE_BATCH_MAX];
+    size_t asked_count;
+    int64_t asked_at_us, pause_ms;
+};
+
+void waiters_init(struct waiters *waiters, struct loop *loop, struct store *store);
+void waiters_done(struct waiters *waiters);
+void waiters_add(struct waiters *waiters, struct waiter *waiter, struct uuid id, int64_t wait_ms,
+                 void (*done)(struct waiter *, bool));
+/* The caller is gone. */
+void waiters_remove(struct waiters *waiters, struct waiter *waiter);
+
+#endif

@@ -1,0 +1,206 @@
+#include "stencil.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static const struct {
+    const char *word;
+    size_t width;
+} fields[] = {
+    [STENCIL_CONTROL] = {"{control}", STENCIL_CONTROL_LEN},
+    [STENCIL_TIME] = {"{time}", 14},
+    [STENCIL_PATIENT] = {"{patient}", 10},
+    [STENCIL_VISIT] = {"{visit}", 10},
+    [STENCIL_PAD] = {"{pad}", 0},
+};
+#define FIELD_COUNT (sizeof(fields) / sizeof(fields[0]))
+
+static void put_digits(char *at, size_t width, uint64_t number)
+{
+    for (size_t i = width; i-- > 0; number /= 10)
+        at[i] = (char)('0' + number % 10);
+}
+
+void stencil_control(const char run[STENCIL_RUN_LEN], uint64_t number,
+                     char ret[STENCIL_CONTROL_LEN])
+{
+    memcpy(ret, run, STENCIL_RUN_LEN);
+    put_digits(ret + STENCIL_RUN_LEN, STENCIL_CONTROL_LEN - STENCIL_RUN_LEN, number);
+}
+
+/* The field whose word stands here, or FIELD_COUNT. */
+static size_t field_at(struct slice rest)
+{
+    for (size_t i = 0; i < FIELD_COUNT; i++) {
+        size_t len = strlen(fields[i].word);
+        if (rest.len >= len && memcmp(rest.ptr, fields[i].word, len) == 0)
+            return i;
+    }
+    return FIELD_COUNT;
+}
+
+/* Copies the text with line ends as CR and every field as its width in zeros, notes where they are.
+ */
+static int expand(struct stencil *stencil, struct slice text, struct buffer *body, struct err *err)
+{
+    for (size_t i = 0; i < text.len;) {
+        if (text.ptr[i] != '{') {
+            buffer_append_byte(body, text.ptr[i] == '\n' ? '\r' : text.ptr[i]);
+            i++;
+            continue;
+        }
+        size_t field = field_at(slice_of(text.ptr + i, text.len - i));
+        if (field == FIELD_COUNT)
+            return err_set(err, ERR_INVALID, "unknown field at byte %zu of the template", i);
+        if (stencil->slot_count == STENCIL_SLOTS)
+            return err_set(err, ERR_INVALID, "more than %d fields in the template", STENCIL_SLOTS);
+        stencil->slots[stencil->slot_count++] =
+            (struct stencil_slot){.field = (enum stencil_field)field, .at = body->len};
+        for (size_t k = 0; k < fields[field].width; k++)
+            buffer_append_byte(body, '0');
+        i += strlen(fields[field].word);
+    }
+    return 0;
+}
+
+/* Inserts what is missing to `size` at {pad}, moving the fields behind it. */
+static int pad(struct stencil *stencil, size_t size, struct buffer *body, struct err *err)
+{
+    struct stencil_slot *at = NULL;
+    for (size_t i = 0; i < stencil->slot_count; i++)
+        if (stencil->slots[i].field == STENCIL_PAD)
+            at = &stencil->slots[i];
+    if (size <= body->len)
+        return 0;
+    if (!at)
+        return err_set(err, ERR_INVALID, "the template has %zu bytes and no {pad}", body->len);
+    size_t missing = size - body->len, behind = body->len - at->at;
+    buffer_reserve(body, missing);
+    memmove(body->data + at->at + missing, body->data + at->at, behind);
+    for (size_t i = 0; i < missing; i++) /* words, so that it compresses like text and wraps */
+        body->data[at->at + i] = i % 8 == 7 ? ' ' : (char)('a' + (i / 8 * 7 + i) % 26);
+    body->len = size;
+    for (size_t i = 0; i < stencil->slot_count; i++)
+        if (&stencil->slots[i] > at)
+            stencil->slots[i].at += missing;
+    return 0;
+}
+
+static bool has_control(const struct stencil *stencil)
+{
+    for (size_t i = 0; i < stencil->slot_count; i++)
+        if (stencil->slots[i].field == STENCIL_CONTROL)
+            return true;
+    return false;
+}
+
+int stencil_parse(struct stencil *stencil, struct slice text, size_t size, uint64_t patients,
+                  const char run[STENCIL_RUN_LEN], const struct stencil_wrap *wrap, struct err *err)
+{
+    struct stencil made = {.patients = patients ? patients : 1, .stamped_s = -1};
+    struct buffer body;
+    buffer_init(&body, STENCIL_SIZE_MAX);
+    buffer_init(&made.bytes, STENCIL_SIZE_MAX + 65536);
+    int status = -1;
+    if (size > STENCIL_SIZE_MAX || text.len > STENCIL_SIZE_MAX / STENCIL_CONTROL_LEN) {
+        err_set(err, ERR_TOO_LARGE, "a message may have %u bytes", STENCIL_SIZE_MAX);
+        goto done;
+    }
+    if (expand(&made, text, &body, err) < 0 || pad(&made, size, &body, err) < 0)
+        goto done;
+    if (!has_control(&made)) {
+        err_set(err, ERR_INVALID, "the template has no {control}");
+        goto done;
+    }
+    if (wrap->head)
+        wrap->head(wrap->arg, body.len, &made.bytes);
+    for (size_t i = 0; i < made.slot_count; i++) {
+        made.slots[i].at += made.bytes.len;
+        if (made.slots[i].field == STENCIL_CONTROL)
+            memcpy(body.data + made.slots[i].at - made.bytes.len, run, STENCIL_RUN_LEN);
+    }
+    buffer_append(&made.bytes, body.data, body.len);
+    buffer_append(&made.bytes, wrap->tail.ptr, wrap->tail.len);
+    made.body_len = body.len;
+    *stencil = made;
+    status = 0;
+done:
+    buffer_done(&body);
+    if (status < 0)
+        buffer_done(&made.bytes);
+    return status;
+}
+
+int stencil_load(struct stencil *stencil, const char *path, size_t size, uint64_t patients,
+                 const char run[STENCIL_RUN_LEN], const struct stencil_wrap *wrap, struct err *err)
+{
+    FILE *file = fopen(path, "r");
+    if (!file)
+        return err_set(err, ERR_IO, "%s: %s", path, strerror(errno));
+    struct buffer text;
+    buffer_init(&text, 1 << 20);
+    char chunk[8192];
+    size_t got;
+    int status = 0;
+    while (status == 0 && (got = fread(chunk, 1, sizeof(chunk), file)) > 0)
+        if (!buffer_try_append(&text, chunk, got))
+            status = err_set(err, ERR_TOO_LARGE, "%s: over 1 MiB", path);
+    if (status == 0 && ferror(file))
+        status = err_set(err, ERR_IO, "%s: cannot be read", path);
+    if (status == 0)
+        status = stencil_parse(stencil, buffer_slice(&text), size, patients, run, wrap, err);
+    buffer_done(&text);
+    fclose(file);
+    return status;
+}
+
+void stencil_done(struct stencil *stencil)
+{
+    buffer_done(&stencil->bytes);
+}
+
+/* Knuth's multiplicative hash: neighbours in number are far apart in patient, and all are used
+ * evenly. */
+static uint64_t patient_of(const struct stencil *stencil, uint64_t number)
+{
+    return (uint32_t)(number * 2654435761u) % stencil->patients;
+}
+
+static void put_time(char *at, int64_t wall_s)
+{
+    time_t when = (time_t)wall_s;
+    struct tm parts;
+    char text[32];
+    gmtime_r(&when, &parts);
+    if (strftime(text, sizeof(text), "%Y%m%d%H%M%S", &parts) == 14)
+        memcpy(at, text, 14);
+}
+
+struct slice stencil_stamp(struct stencil *stencil, uint64_t number, int64_t wall_s)
+{
+    char *data = stencil->bytes.data;
+    for (size_t i = 0; i < stencil->slot_count; i++) {
+        char *at = data + stencil->slots[i].at;
+        switch (stencil->slots[i].field) {
+        case STENCIL_CONTROL:
+            put_digits(at + STENCIL_RUN_LEN, STENCIL_CONTROL_LEN - STENCIL_RUN_LEN, number);
+            break;
+        case STENCIL_TIME:
+            if (wall_s != stencil->stamped_s)
+                put_time(at, wall_s);
+            break;
+        case STENCIL_PATIENT:
+            put_digits(at, 10, 1000000000 + patient_of(stencil, number));
+            break;
+        case STENCIL_VISIT:
+            put_digits(at, 10, number);
+            break;
+        case STENCIL_PAD:
+            break;
+        }
+    }
+    stencil->stamped_s = wall_s;
+    return buffer_slice(&stencil->bytes);
+}

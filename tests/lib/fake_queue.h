@@ -1,0 +1,278 @@
+/* A queue for tests of state machines: keeps each call until the test answers it. */
+#ifndef HIE_TESTS_FAKE_QUEUE_H
+#define HIE_TESTS_FAKE_QUEUE_H
+
+#include "base/mem.h"
+#include "queue/queue.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <sys/queue.h>
+
+enum fake_queue_op {
+    FAKE_ENQUEUE,
+    FAKE_QUEUE_CLAIM,
+    FAKE_TAKEOVER,
+    FAKE_RENEW,
+    FAKE_HAND_BACK,
+    FAKE_FINISH,
+    FAKE_RETRY,
+    FAKE_PROMOTE,
+    FAKE_BURY,
+    FAKE_QUEUE_REPLY,
+    FAKE_DEPTH,
+    FAKE_MISSING,
+};
+
+struct fake_queue_call {
+    TAILQ_ENTRY(fake_queue_call) link;
+    enum fake_queue_op op;
+    struct queue_name name;
+    const struct queue_entry *entries;
+    const struct queue_entry *const *pointers;
+    const struct queue_retry *retries;
+    const struct uuid *ids;
+    size_t count;
+    void (*done)(void);
+    void *arg;
+};
+
+struct fake_queue {
+    struct queue queue;
+    TAILQ_HEAD(, fake_queue_call) calls;
+};
+
+static struct fake_queue_call *fake_queue_add(struct queue *queue, enum fake_queue_op op,
+                                              struct queue_name name, size_t count,
+                                              void (*done)(void), void *arg)
+{
+    struct fake_queue *fake = (struct fake_queue *)queue;
+    struct fake_queue_call *call = mem_alloc(sizeof(*call));
+    call->op = op;
+    call->name = name;
+    call->count = count;
+    call->done = done;
+    call->arg = arg;
+    TAILQ_INSERT_TAIL(&fake->calls, call, link);
+    return call;
+}
+
+#define FAKE_QUEUE_DONE(done) ((void (*)(void))(done))
+
+static inline void fake_enqueue(struct queue *queue, struct queue_name name,
+                                const struct queue_entry *entries, size_t count,
+                                queue_enqueued *done, void *arg)
+{
+    fake_queue_add(queue, FAKE_ENQUEUE, name, count, FAKE_QUEUE_DONE(done), arg)->entries = entries;
+}
+
+static inline void fake_queue_claim(struct queue *queue, struct queue_name name,
+                                    const char *consumer, size_t max, bool wait,
+                                    queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    (void)wait;
+    fake_queue_add(queue, FAKE_QUEUE_CLAIM, name, max, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_takeover(struct queue *queue, struct queue_name name, const char *consumer,
+                                 int64_t min_idle_ms, size_t max, queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    (void)min_idle_ms;
+    fake_queue_add(queue, FAKE_TAKEOVER, name, max, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_renew(struct queue *queue, struct queue_name name, const char *consumer,
+                              const struct queue_entry *const *entries, size_t count,
+                              queue_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_RENEW, name, count, FAKE_QUEUE_DONE(done), arg)->pointers = entries;
+}
+
+static inline void fake_hand_back(struct queue *queue, struct queue_name name, const char *consumer,
+                                  const struct queue_entry *const *entries, size_t count,
+                                  queue_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_HAND_BACK, name, count, FAKE_QUEUE_DONE(done), arg)->pointers =
+        entries;
+}
+
+static inline void fake_finish(struct queue *queue, struct queue_name name,
+                               const struct queue_entry *const *entries, size_t count,
+                               queue_done *done, void *arg)
+{
+    fake_queue_add(queue, FAKE_FINISH, name, count, FAKE_QUEUE_DONE(done), arg)->pointers = entries;
+}
+
+static inline void fake_retry(struct queue *queue, struct queue_name name,
+                              const struct queue_retry *retries, size_t count, queue_done *done,
+                              void *arg)
+{
+    fake_queue_add(queue, FAKE_RETRY, name, count, FAKE_QUEUE_DONE(done), arg)->retries = retries;
+}
+
+static inline void fake_promote(struct queue *queue, struct queue_name name, int64_t now_ms,
+                                size_t max, queue_promoted *done, void *arg)
+{
+    (void)now_ms;
+    fake_queue_add(queue, FAKE_PROMOTE, name, max, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_bury(struct queue *queue, const char *item, const struct queue_dead *dead,
+                             size_t count, queue_done *done, void *arg)
+{
+    (void)dead;
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_BURY, name, count, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_queue_reply(struct queue *queue, const char *item, struct uuid id,
+                                    struct slice reply, int64_t ttl_ms, queue_done *done, void *arg)
+{
+    (void)id;
+    (void)reply;
+    (void)ttl_ms;
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_QUEUE_REPLY, name, 1, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_depth(struct queue *queue, struct queue_name name, queue_depth_done *done,
+                              void *arg)
+{
+    fake_queue_add(queue, FAKE_DEPTH, name, 1, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_missing(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                                size_t count, queue_missing_done *done, void *arg)
+{
+    fake_queue_add(queue, FAKE_MISSING, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
+static const struct queue_ops fake_queue_ops = {
+    .enqueue = fake_enqueue,
+    .claim = fake_queue_claim,
+    .takeover = fake_takeover,
+    .renew = fake_renew,
+    .hand_back = fake_hand_back,
+    .finish = fake_finish,
+    .retry = fake_retry,
+    .promote = fake_promote,
+    .bury = fake_bury,
+    .reply = fake_queue_reply,
+    .depth = fake_depth,
+    .missing = fake_missing,
+};
+
+static inline void fake_queue_init(struct fake_queue *fake)
+{
+    *fake = (struct fake_queue){.queue = {.ops = &fake_queue_ops}};
+    TAILQ_INIT(&fake->calls);
+}
+
+static inline size_t fake_queue_pending(struct fake_queue *fake)
+{
+    size_t count = 0;
+    struct fake_queue_call *call;
+    TAILQ_FOREACH(call, &fake->calls, link)
+    count++;
+    return count;
+}
+
+/* The oldest call of that kind, taken out; NULL when there is none. */
+static inline struct fake_queue_call *fake_queue_find(struct fake_queue *fake,
+                                                      enum fake_queue_op op)
+{
+    struct fake_queue_call *call;
+    TAILQ_FOREACH(call, &fake->calls, link)
+    {
+        if (call->op == op) {
+            TAILQ_REMOVE(&fake->calls, call, link);
+            return call;
+        }
+    }
+    return NULL;
+}
+
+/* The same, which must be there. */
+static inline struct fake_queue_call *fake_queue_take(struct fake_queue *fake,
+                                                      enum fake_queue_op op)
+{
+    struct fake_queue_call *call = fake_queue_find(fake, op);
+    ck_assert_msg(call != NULL, "the queue was not called for operation %d", op);
+    return call;
+}
+
+/* Answers finish, retry, renew, hand_back, bury or reply. */
+static inline void fake_queue_answer(struct fake_queue_call *call, const struct err *err)
+{
+    queue_done *done = (queue_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err);
+}
+
+static inline void fake_queue_answer_depth(struct fake_queue_call *call, const struct err *err,
+                                           int64_t depth)
+{
+    queue_enqueued *done = (queue_enqueued *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, depth);
+}
+
+/* Answers a claim or takeover with entries of these ids (at most 16). */
+static inline void fake_queue_answer_claim(struct fake_queue_call *call, const struct uuid *ids,
+                                           size_t count)
+{
+    static const struct err ok = {.code = ERR_NONE};
+    struct queue_claimed *claimed = mem_alloc(sizeof(*claimed));
+    claimed->entries = mem_array(count, sizeof(*claimed->entries));
+    claimed->count = count;
+    claimed->references = 1;
+    for (size_t i = 0; i < count; i++) {
+        claimed->entries[i].id = ids[i];
+        claimed->entries[i].entry_id[0] = (char)('a' + i);
+        claimed->entries[i].at_ms = uuid_wall_ms(ids[i]);
+        claimed->entries[i].body = body_of("MSH|^~\\&|A|B", 12);
+    }
+    queue_claim_done *done = (queue_claim_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, &ok, claimed);
+}
+
+/* Ends every call as a link does that is freed: outcome unknown. */
+static inline void fake_queue_end(struct fake_queue *fake)
+{
+    static const struct err lost = {.code = ERR_OUTCOME_UNKNOWN};
+    struct fake_queue_call *call;
+    while ((call = TAILQ_FIRST(&fake->calls))) {
+        TAILQ_REMOVE(&fake->calls, call, link);
+        switch (call->op) {
+        case FAKE_ENQUEUE:
+            ((queue_enqueued *)call->done)(call->arg, &lost, 0);
+            break;
+        case FAKE_QUEUE_CLAIM:
+        case FAKE_TAKEOVER:
+            ((queue_claim_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_PROMOTE:
+            ((queue_promoted *)call->done)(call->arg, &lost, 0, -1);
+            break;
+        case FAKE_DEPTH:
+            ((queue_depth_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_MISSING:
+            ((queue_missing_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        default:
+            ((queue_done *)call->done)(call->arg, &lost);
+        }
+        free(call);
+    }
+}
+
+#endif

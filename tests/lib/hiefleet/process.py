@@ -1,0 +1,117 @@
+"""Child processes with a log each, and waiting with a bound."""
+
+import os
+import pathlib
+import pwd
+import signal
+import socket
+import subprocess
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+
+
+def wait_until(probe, what, timeout=30.0, interval=0.05):
+    """Calls `probe` until it gives something true, and gives that. AssertionError after `timeout` seconds, with the
+    last value or exception."""
+    end = time.monotonic() + timeout
+    while True:
+        last = None
+        try:
+            last = probe()
+            if last:
+                return last
+        except (OSError, AssertionError) as error:
+            last = error
+        if time.monotonic() >= end:
+            raise AssertionError(f"not within {timeout} s: {what}; last seen: {last!r}")
+        time.sleep(interval)
+
+
+def free_port():
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class Process:
+    """One program. `start` may be called again after its end; the log is appended to."""
+
+    def __init__(self, name, command, folder, log, env=None, user=None):
+        self.name = name
+        self.command = [str(word) for word in command]
+        self.folder = folder
+        self.log = pathlib.Path(log)
+        self.env = env or {}
+        self.user = user if os.geteuid() == 0 else None
+        self.popen = None
+        self.killed = False  # by the test: its exit code says nothing
+
+    def start(self):
+        assert not self.alive, f"{self.name} runs already"
+        self.killed = False
+        extra = {}
+        if self.user:
+            entry = pwd.getpwnam(self.user)
+            extra = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        with open(self.log, "ab") as log:
+            self.popen = subprocess.Popen(
+                self.command,
+                cwd=self.folder,
+                env={**os.environ, **self.env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **extra,
+            )
+        return self
+
+    @property
+    def pid(self):
+        return self.popen.pid
+
+    @property
+    def alive(self):
+        return self.popen is not None and self.popen.poll() is None
+
+    def send(self, number):
+        if self.alive:
+            self.popen.send_signal(number)
+
+    def pause(self):
+        self.send(signal.SIGSTOP)
+
+    def resume(self):
+        self.send(signal.SIGCONT)
+
+    def kill(self):
+        """SIGKILL, with whatever it forked."""
+        if self.popen is None:
+            return
+        self.killed = True
+        try:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.popen.wait(30)
+
+    def wait(self, timeout=60):
+        """Its exit code; negative for a signal."""
+        try:
+            return self.popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {timeout} s\n{self.tail()}") from None
+
+    def stop(self, number=signal.SIGTERM, timeout=60):
+        """Asks it to end and gives its exit code."""
+        self.send(number)
+        self.send(signal.SIGCONT)
+        return self.wait(timeout)
+
+    def text(self):
+        return self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+
+    def tail(self, lines=15):
+        return "\n".join(self.text().splitlines()[-lines:])

@@ -1,0 +1,371 @@
+/* The lane with a fake store and queue: claiming, looking up, running, settling, publishing. */
+#include "lane.h"
+
+#include "fake_queue.h"
+#include "fake_store.h"
+#include "run_loop.h"
+#include "worker.h"
+
+#include <check.h>
+
+static const char yaml[] =
+    "production: {name: test}\n"
+    "items:\n"
+    "  - {id: Router, class: HL7RoutingEngine, queue_type: unordered, settings: {default: [Slow, "
+    "Fast]}}\n"
+    "  - {id: Slow, class: Echo, queue_type: unordered, concurrency: 2, timeout: 80,\n"
+    "     retry: {max_attempts: 2, backoff: 10, max_backoff: 20}, settings: {delay: 30}}\n"
+    "  - {id: Fast, class: Echo, queue_type: unordered, settings: {reject_matching: MSH}}\n"
+    "  - {id: Stuck, class: Echo, queue_type: unordered, concurrency: 2, timeout: 50, settings: "
+    "{delay: 60000}}\n";
+
+static struct worker worker;
+static struct production *production;
+static struct fake_store store;
+static struct fake_queue queue;
+
+static struct lane *lane(const char *id)
+{
+    return worker_lane(&worker, id);
+}
+
+static void setup(void)
+{
+    struct diagnostics diagnostics;
+    struct err err;
+    production = production_parse(slice_text(yaml), &diagnostics);
+    diagnostics_print(&diagnostics, "test");
+    diagnostics_done(&diagnostics);
+    ck_assert_ptr_nonnull(production);
+    fake_store_init(&store);
+    fake_queue_init(&queue);
+    worker = (struct worker){.production = production,
+                             .id = "test",
+                             .loop = loop_new(),
+                             .metrics = metrics_new(),
+                             .queue = &queue.queue,
+                             .store = &store.store};
+    worker.env = (struct handler_env){.loop = worker.loop};
+    settler_init(&worker.settler, worker.loop, &store.store);
+    worker.lanes = mem_array(production->item_count, sizeof(*worker.lanes));
+    for (size_t i = 0; i < production->item_count; i++)
+        lane_init(&worker.lanes[i], &worker, &production->items[i], true);
+    for (size_t i = 0; i < production->item_count; i++) {
+        struct lane *each = &worker.lanes[i];
+        if (each->handler->open)
+            ck_assert_int_eq(
+                each->handler->open(&worker.env, each->item, &each->handler_state, &err), 0);
+    }
+    worker.queue_up = worker.store_up = true;
+    settler_store_changed(&worker.settler, true);
+    for (size_t i = 0; i < production->item_count; i++)
+        lane_links_changed(&worker.lanes[i]);
+    run_loop_turns(worker.loop);
+}
+
+static void teardown(void)
+{
+    fake_store_end(&store);
+    fake_queue_end(&queue);
+    for (size_t i = 0; i < production->item_count; i++)
+        lane_done(&worker.lanes[i]);
+    settler_done(&worker.settler);
+    metrics_free(worker.metrics);
+    loop_free(worker.loop);
+    free(worker.lanes);
+    production_free(production);
+}
+
+/* The claim that the lane of `id` has under way; the others are dropped. */
+static struct fake_queue_call *claim_of(const char *id)
+{
+    struct fake_queue_call *call, *found = NULL;
+    while ((call = fake_queue_find(&queue, FAKE_QUEUE_CLAIM))) {
+        if (!found && strcmp(call->name.item, id) == 0)
+            found = call;
+        else
+            free(call);
+    }
+    ck_assert_msg(found != NULL, "no claim for %s", id);
+    return found;
+}
+
+/* Claims `count` entries for the lane; answers its look-up: known, not ended, that attempt. */
+static void claim(const char *id, const struct uuid *ids, size_t count, int attempt)
+{
+    fake_queue_answer_claim(claim_of(id), ids, count);
+    run_loop_turns(worker.loop);
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    ck_assert_uint_eq(look_up->count, count);
+    for (size_t i = 0; i < count; i++) {
+        look_up->claims[i].known = true;
+        look_up->claims[i].run = 1;
+        look_up->claims[i].attempt = attempt;
+    }
+    fake_store_answer(look_up, &fake_ok);
+    run_loop_turns(worker.loop);
+}
+
+static struct fake_store_call *settled(void)
+{
+    RUN_LOOP_UNTIL(worker.loop, fake_store_pending(&store) > 0);
+    return fake_store_take(&store, FAKE_SETTLE);
+}
+
+static void record(struct fake_store_call *call, bool recorded)
+{
+    for (size_t i = 0; i < call->count; i++)
+        call->outcomes[i]->recorded = recorded;
+    fake_store_answer(call, &fake_ok);
+    run_loop_turns(worker.loop);
+}
+
+START_TEST(children_enter_before_the_parent_is_finished)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Router", &id, 1, 1);
+    struct fake_store_call *settle = settled();
+    ck_assert_int_eq(settle->outcomes[0]->end, STORE_COMPLETED);
+    ck_assert_uint_eq(settle->outcomes[0]->child_count, 2);
+    ck_assert_str_eq(settle->outcomes[0]->children[0].item, "Slow");
+    ck_assert(uuid_equal(settle->outcomes[0]->children[1].parent, id));
+    record(settle, true);
+    struct fake_queue_call *slow = fake_queue_take(&queue, FAKE_ENQUEUE);
+    struct fake_queue_call *fast = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_FINISH));
+    fake_queue_answer_depth(slow, &fake_ok, 1);
+    fake_queue_answer_depth(fast, &fake_ok, 1);
+    run_loop_turns(worker.loop);
+    struct fake_queue_call *finish = fake_queue_take(&queue, FAKE_FINISH);
+    ck_assert(uuid_equal(finish->pointers[0]->id, id));
+    fake_queue_answer(finish, &fake_ok);
+    ck_assert_uint_eq(lane("Router")->held, 0);
+}
+END_TEST
+
+START_TEST(claims_no_more_than_free_slots)
+{
+    struct uuid ids[2] = {uuid_new(5000), uuid_new(5000)};
+    struct fake_queue_call *call = claim_of("Slow");
+    ck_assert_uint_eq(call->count, 2); /* concurrency */
+    fake_queue_answer_claim(call, ids, 2);
+    lane_wake(lane("Slow"));
+    run_loop_turns(worker.loop);
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_QUEUE_CLAIM));
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    for (size_t i = 0; i < 2; i++)
+        look_up->claims[i] =
+            (struct store_claim){.id = ids[i], .known = true, .run = 1, .attempt = 1};
+    fake_store_answer(look_up, &fake_ok);
+    lane_wake(lane("Slow"));
+    run_loop_turns(worker.loop);
+    ck_assert_uint_eq(lane("Slow")->running_count, 2);
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_QUEUE_CLAIM));
+    struct fake_store_call *settle = settled(); /* a slot is free, though nothing is recorded */
+    run_loop_turns(worker.loop);
+    struct fake_queue_call *next = claim_of("Slow");
+    ck_assert_uint_ge(next->count, 1);
+    ck_assert_uint_le(next->count, 2);
+    fake_queue_answer_claim(next, NULL, 0);
+    record(settle, true);
+}
+END_TEST
+
+START_TEST(a_final_error_is_a_dead_letter)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Fast", &id, 1, 1);
+    struct fake_store_call *settle = settled();
+    ck_assert_int_eq(settle->outcomes[0]->end, STORE_DEAD_LETTERED);
+    ck_assert_ptr_nonnull(settle->outcomes[0]->error);
+    record(settle, true);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_BURY), &fake_ok);
+    run_loop_turns(worker.loop);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &fake_ok);
+    ck_assert_uint_eq(lane("Fast")->held, 0);
+}
+END_TEST
+
+START_TEST(a_timeout_is_retried_then_buried)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Stuck", &id, 1, 1);
+    struct fake_store_call *settle = settled();
+    ck_assert_int_eq(settle->outcomes[0]->end, STORE_RETRY);
+    ck_assert_int_gt(settle->outcomes[0]->due_ms, clock_wall_ms());
+    record(settle, true);
+    struct fake_queue_call *retry = fake_queue_take(&queue, FAKE_RETRY);
+    ck_assert(uuid_equal(retry->retries[0].id, id));
+    fake_queue_answer(retry, &fake_ok);
+    ck_assert_uint_eq(lane("Stuck")->held, 0);
+}
+END_TEST
+
+START_TEST(the_last_attempt_is_a_dead_letter)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Stuck", &id, 1, 5);
+    struct fake_store_call *settle = settled();
+    ck_assert_int_eq(settle->outcomes[0]->end, STORE_DEAD_LETTERED);
+    record(settle, true);
+}
+END_TEST
+
+START_TEST(poison_is_not_run_again)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Slow", &id, 1, 3); /* of two: its workers died */
+    struct fake_store_call *settle = settled();
+    ck_assert_int_eq(settle->outcomes[0]->end, STORE_DEAD_LETTERED);
+    record(settle, true);
+}
+END_TEST
+
+START_TEST(a_superseded_end_publishes_nothing)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Router", &id, 1, 1);
+    record(settled(), false);
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_ENQUEUE));
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_FINISH));
+    ck_assert_uint_eq(lane("Router")->held, 0);
+}
+END_TEST
+
+START_TEST(what_has_its_end_is_not_run_again)
+{
+    struct uuid id = uuid_new(5000), child = uuid_child(id, 1, 0, 0);
+    fake_queue_answer_claim(claim_of("Router"), &id, 1);
+    run_loop_turns(worker.loop);
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    look_up->claims[0].known = look_up->claims[0].ended = true;
+    fake_store_answer(look_up, &fake_ok);
+    /* Its child may not have been published. */
+    struct fake_store_call *children = fake_store_take(&store, FAKE_CHILDREN);
+    struct store_unfinished row = {
+        .message = {.id = child, .parent = id, .item = "Fast", .body = body_of("x", 1)},
+        .body_len = 1};
+    store_rows *done = (store_rows *)children->done;
+    done(children->arg, &fake_ok, &row, 1);
+    free(children);
+    run_loop_turns(worker.loop);
+    struct fake_queue_call *enqueue = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert(uuid_equal(enqueue->entries[0].id, child));
+    fake_queue_answer_depth(enqueue, &fake_ok, 1);
+    run_loop_turns(worker.loop);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &fake_ok);
+    ck_assert_uint_eq(lane("Router")->held, 0);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+}
+END_TEST
+
+START_TEST(a_direct_producers_entry_is_adopted_first)
+{
+    struct uuid id = uuid_new(5000);
+    fake_queue_answer_claim(claim_of("Router"), &id, 1);
+    run_loop_turns(worker.loop);
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    look_up->claims[0].run = look_up->claims[0].attempt = 1;
+    fake_store_answer(look_up, &fake_ok);
+    run_loop_turns(worker.loop);
+    struct fake_store_call *adopt = fake_store_take(&store, FAKE_ADOPT);
+    ck_assert(uuid_equal(adopt->messages[0]->id, id));
+    ck_assert_str_eq(adopt->messages[0]->item, "Router");
+    fake_store_answer(adopt, &fake_ok);
+    record(settled(), true);
+}
+END_TEST
+
+START_TEST(a_settle_that_failed_is_repeated)
+{
+    struct uuid id = uuid_new(5000);
+    struct err lost = {.code = ERR_OUTCOME_UNKNOWN};
+    claim("Router", &id, 1, 1);
+    fake_store_answer(settled(), &lost);
+    record(settled(), true);
+    fake_queue_answer_depth(fake_queue_take(&queue, FAKE_ENQUEUE), &fake_ok, 1);
+}
+END_TEST
+
+START_TEST(a_finish_that_failed_is_repeated)
+{
+    struct uuid id = uuid_new(5000);
+    struct err lost = {.code = ERR_OUTCOME_UNKNOWN};
+    claim("Slow", &id, 1, 1);
+    record(settled(), true);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &lost);
+    struct fake_queue_call *again = NULL;
+    RUN_LOOP_UNTIL(worker.loop, again || (again = fake_queue_find(&queue, FAKE_FINISH)) != NULL);
+    fake_queue_answer(again, &fake_ok);
+    ck_assert_uint_eq(lane("Slow")->held, 0);
+}
+END_TEST
+
+START_TEST(nothing_is_claimed_while_a_link_is_down)
+{
+    fake_queue_end(&queue);
+    struct lane *slow = lane("Slow");
+    worker.store_up = false;
+    lane_links_changed(slow);
+    lane_wake(slow);
+    run_loop_turns(worker.loop);
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_QUEUE_CLAIM));
+}
+END_TEST
+
+START_TEST(a_drain_hands_back_what_was_not_started)
+{
+    struct uuid id = uuid_new(5000);
+    fake_queue_answer_claim(claim_of("Slow"), &id, 1);
+    worker.draining = true;
+    run_loop_turns(worker.loop);
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    look_up->claims[0] = (struct store_claim){.id = id, .known = true, .run = 1, .attempt = 1};
+    fake_store_answer(look_up, &fake_ok);
+    run_loop_turns(worker.loop);
+    struct fake_queue_call *back = fake_queue_take(&queue, FAKE_HAND_BACK);
+    ck_assert_uint_eq(back->count, 1);
+    fake_queue_answer(back, &fake_ok);
+    ck_assert_uint_eq(lane("Slow")->held, 0);
+}
+END_TEST
+
+START_TEST(what_still_runs_at_the_end_of_a_drain_goes_back)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Slow", &id, 1, 1);
+    worker.draining = true;
+    lane_give_up(lane("Slow"));
+    run_loop_turns(worker.loop);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_HAND_BACK), &fake_ok);
+    ck_assert_uint_eq(lane("Slow")->held, 0);
+    ck_assert_uint_eq(fake_store_pending(&store), 0); /* no attempt was counted */
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("lane");
+    TCase *cases = tcase_create("lane");
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_test(cases, children_enter_before_the_parent_is_finished);
+    tcase_add_test(cases, claims_no_more_than_free_slots);
+    tcase_add_test(cases, a_final_error_is_a_dead_letter);
+    tcase_add_test(cases, a_timeout_is_retried_then_buried);
+    tcase_add_test(cases, the_last_attempt_is_a_dead_letter);
+    tcase_add_test(cases, poison_is_not_run_again);
+    tcase_add_test(cases, a_superseded_end_publishes_nothing);
+    tcase_add_test(cases, what_has_its_end_is_not_run_again);
+    tcase_add_test(cases, a_direct_producers_entry_is_adopted_first);
+    tcase_add_test(cases, a_settle_that_failed_is_repeated);
+    tcase_add_test(cases, a_finish_that_failed_is_repeated);
+    tcase_add_test(cases, nothing_is_claimed_while_a_link_is_down);
+    tcase_add_test(cases, a_drain_hands_back_what_was_not_started);
+    tcase_add_test(cases, what_still_runs_at_the_end_of_a_drain_goes_back);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}

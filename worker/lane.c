@@ -1,0 +1,311 @@
+/* Claiming: lane.h has the machine. What happens to claimed entries is in lane_run.c, what follows their end in
+ * lane_publish.c. */
+#include "lane.h"
+
+#include "base/bug.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/state.h"
+#include "lane_parts.h"
+#include "worker.h"
+
+#include <stdlib.h>
+
+#define HELD_MAX 1024u         /* entries in hand of one lane, in all states */
+#define SWEEP_MS 1000          /* how late a lost signal is noticed */
+#define TAKEOVER_IDLE_MS 10000 /* an entry untouched for so long lost its worker */
+#define RENEW_US 3000000       /* how often what is in hand is touched */
+#define SLOW_US 2000000        /* in hand for so long: to be renewed */
+
+enum { RESTING, CLAIMING, LOOKING, STATE_COUNT };
+static const char *const state_words[] = {"resting", "claiming", "looking"};
+static const uint32_t state_moves[] = {
+    [RESTING] = STATE_BIT(CLAIMING),
+    [CLAIMING] = STATE_BIT(RESTING) | STATE_BIT(LOOKING),
+    [LOOKING] = STATE_BIT(RESTING),
+};
+static const struct state_table states = {"lane", state_words, state_moves, STATE_COUNT};
+
+static size_t room(const struct lane *lane)
+{
+    size_t held_room = lane->held < HELD_MAX ? HELD_MAX - lane->held : 0;
+    size_t slots = QUEUE_BATCH_MAX;
+    if (!lane->immediate) {
+        size_t used = lane->running_count + lane->starting;
+        size_t concurrency = (size_t)lane->item->concurrency;
+        slots = used < concurrency ? concurrency - used : 0;
+    }
+    size_t most = slots < held_room ? slots : held_room;
+    return most < QUEUE_BATCH_MAX ? most : QUEUE_BATCH_MAX;
+}
+
+static struct job *find_held(const struct lane *lane, const struct queue_entry *entry)
+{
+    struct job *job;
+    TAILQ_FOREACH(job, &lane->jobs, link)
+    {
+        if (strcmp(job->entry->entry_id, entry->entry_id) == 0)
+            return job;
+    }
+    return NULL;
+}
+
+/* Makes jobs of what came and looks them up. Returns how many. */
+static size_t take(struct lane *lane, struct queue_claimed *claimed, bool taken_over)
+{
+    struct job **jobs = mem_array(claimed->count, sizeof(struct job *));
+    size_t count = 0;
+    for (size_t i = 0; i < claimed->count; i++) {
+        struct queue_entry *entry = &claimed->entries[i];
+        if (taken_over && find_held(lane, entry))
+            continue; /* ours: this process slept for so long that it found its own entry */
+        jobs[count++] = job_new(lane, claimed, entry, taken_over);
+    }
+    if (taken_over)
+        metric_add(lane->metrics.taken_over, (int64_t)count);
+    if (count)
+        lane_look_up(lane, jobs, count, !taken_over);
+    free(jobs);
+    return count;
+}
+
+static void on_claimed(void *arg, const struct err *err, struct queue_claimed *claimed)
+{
+    struct lane *lane = arg;
+    size_t count = 0;
+    if (err->code == ERR_NONE) {
+        state_move(&states, &lane->state, LOOKING);
+        count = take(lane, claimed, false);
+        queue_claimed_unref(claimed);
+        if (count)
+            return; /* lane_looked_up follows */
+    }
+    state_move(&states, &lane->state, RESTING);
+    if (lane->woken)
+        lane_pump(lane);
+}
+
+void lane_looked_up(struct lane *lane, size_t count)
+{
+    state_move(&states, &lane->state, RESTING);
+    lane->hungry = count >= lane->asked;
+    lane_pump(lane);
+}
+
+static void pump(void *arg)
+{
+    struct lane *lane = arg;
+    if (lane->state != RESTING || !lane->runs || !worker_may_claim(lane->worker))
+        return;
+    if (!lane->woken && !lane->hungry)
+        return;
+    size_t most = room(lane);
+    if (most == 0) {
+        lane->hungry = true; /* goes on when a slot is free */
+        return;
+    }
+    lane->woken = false;
+    lane->hungry = false;
+    lane->asked = most;
+    state_move(&states, &lane->state, CLAIMING);
+    lane->worker->queue->ops->claim(lane->worker->queue, lane->name, lane->worker->id, most, true,
+                                    on_claimed, lane);
+}
+
+void lane_pump(struct lane *lane)
+{
+    if (lane->runs)
+        loop_task_set(&lane->pump);
+}
+
+void lane_wake(struct lane *lane)
+{
+    lane->woken = true;
+    lane_pump(lane);
+}
+
+/* ---- the sweep ---- */
+
+static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t next_due_ms)
+{
+    struct lane *lane = arg;
+    lane->promoting = false;
+    if (err->code != ERR_NONE)
+        return;
+    if (moved)
+        lane_wake(lane);
+    if (next_due_ms >= 0)
+        lane_promote_at(lane, next_due_ms);
+}
+
+static void promote(void *arg)
+{
+    struct lane *lane = arg;
+    if (lane->promoting || !worker_may_claim(lane->worker))
+        return;
+    lane->promoting = true;
+    lane->worker->queue->ops->promote(lane->worker->queue, lane->name, clock_wall_ms(),
+                                      QUEUE_BATCH_MAX, on_promoted, lane);
+}
+
+void lane_promote_at(struct lane *lane, int64_t due_ms)
+{
+    int64_t delay = due_ms - clock_wall_ms();
+    if (delay > SWEEP_MS * 2)
+        return; /* the sweep comes by in between */
+    if (!loop_timer_pending(&lane->due) || due_ms < lane->due_ms) {
+        lane->due_ms = due_ms;
+        loop_timer_set(&lane->due, delay > 0 ? delay + 1 : 0);
+    }
+}
+
+static void on_taken(void *arg, const struct err *err, struct queue_claimed *claimed)
+{
+    struct lane *lane = arg;
+    lane->taking = false;
+    if (err->code != ERR_NONE)
+        return;
+    take(lane, claimed, true);
+    queue_claimed_unref(claimed);
+}
+
+static void take_over(struct lane *lane)
+{
+    size_t most = room(lane);
+    if (lane->taking || most == 0)
+        return;
+    lane->taking = true;
+    lane->worker->queue->ops->takeover(lane->worker->queue, lane->name, lane->worker->id,
+                                       TAKEOVER_IDLE_MS, most, on_taken, lane);
+}
+
+struct renewal {
+    struct lane *lane;
+    const struct queue_entry *entries[QUEUE_BATCH_MAX];
+    struct queue_claimed *claimed[QUEUE_BATCH_MAX];
+    size_t count;
+};
+
+static void on_renewed(void *arg, const struct err *err)
+{
+    struct renewal *renewal = arg;
+    (void)err; /* the next one comes soon */
+    for (size_t i = 0; i < renewal->count; i++)
+        queue_claimed_unref(renewal->claimed[i]);
+    free(renewal);
+}
+
+static void send_renewal(struct lane *lane, struct renewal *renewal)
+{
+    lane->worker->queue->ops->renew(lane->worker->queue, lane->name, lane->worker->id,
+                                    renewal->entries, renewal->count, on_renewed, renewal);
+}
+
+static void renew(struct lane *lane, int64_t now_us)
+{
+    if (now_us < lane->renew_at_us)
+        return;
+    lane->renew_at_us = now_us + RENEW_US;
+    struct renewal *renewal = NULL;
+    struct job *job;
+    TAILQ_FOREACH(job, &lane->jobs, link)
+    {
+        if (now_us - job->claimed_us < SLOW_US)
+            continue;
+        if (!renewal)
+            renewal = mem_alloc(sizeof(*renewal));
+        queue_claimed_ref(job->claimed);
+        renewal->claimed[renewal->count] = job->claimed;
+        renewal->entries[renewal->count++] = job->entry;
+        if (renewal->count == QUEUE_BATCH_MAX) {
+            send_renewal(lane, renewal);
+            renewal = NULL;
+        }
+    }
+    if (renewal)
+        send_renewal(lane, renewal);
+}
+
+static void on_sweep(void *arg)
+{
+    struct lane *lane = arg;
+    loop_timer_set(&lane->sweep, SWEEP_MS * 3 / 4 + (int64_t)random_below(SWEEP_MS / 2));
+    if (lane->worker->queue_up)
+        renew(lane, clock_mono_us());
+    if (!lane->runs || !worker_may_claim(lane->worker))
+        return;
+    lane_wake(lane);
+    promote(lane);
+    take_over(lane);
+}
+
+/* ---- life ---- */
+
+static void init_metrics(struct lane *lane)
+{
+    struct metrics *metrics = lane->worker->metrics;
+    struct metric_label labels[3] = {
+        {"item", lane->item->id},
+        {"pattern", messaging_pattern_words[lane->item->messaging_pattern]}};
+    static const char *const ends[] = {"completed", "dead_lettered", "expired", "cancelled"};
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        labels[2] = (struct metric_label){"status", ends[i]};
+        lane->metrics.completed[i] = metrics_counter(metrics, "hie_messages_completed_total",
+                                                     "Messages that reached their end", labels, 3);
+    }
+    lane->metrics.retried = metrics_counter(metrics, "hie_messages_retried_total",
+                                            "Attempts that failed and are repeated", labels, 2);
+    lane->metrics.in_flight =
+        metrics_gauge(metrics, "hie_in_flight", "Messages whose handler runs", labels, 2);
+    lane->metrics.superseded = metrics_counter(
+        metrics, "hie_messages_superseded_total",
+        "Attempts that recorded nothing: another had the message by then", labels, 2);
+    lane->metrics.taken_over =
+        metrics_counter(metrics, "hie_messages_taken_over_total",
+                        "Messages taken from a worker that went silent", labels, 2);
+    lane->metrics.process_seconds = metrics_histogram(
+        metrics, "hie_process_seconds", "From a handler's start to its end", labels, 2);
+    lane->metrics.end_to_end_seconds = metrics_histogram(
+        metrics, "hie_end_to_end_seconds", "From acceptance to the recorded end", labels, 2);
+}
+
+void lane_init(struct lane *lane, struct worker *worker, const struct item *item, bool runs)
+{
+    *lane = (struct lane){.worker = worker, .item = item, .runs = runs};
+    lane->handler = handler_classes[item->class->id];
+    lane->name = (struct queue_name){.item = item->id, .pattern = item->messaging_pattern};
+    lane->immediate = lane->handler->immediate && lane->handler->immediate(item);
+    TAILQ_INIT(&lane->jobs);
+    TAILQ_INIT(&lane->running);
+    lane_publish_init(lane);
+    loop_task_init(&lane->pump, worker->loop, pump, lane);
+    loop_timer_init(&lane->sweep, worker->loop, on_sweep, lane);
+    loop_timer_init(&lane->timeouts, worker->loop, lane_check_timeouts, lane);
+    loop_timer_init(&lane->due, worker->loop, promote, lane);
+    init_metrics(lane);
+    if (runs)
+        loop_timer_set(&lane->sweep, (int64_t)random_below(SWEEP_MS));
+}
+
+void lane_done(struct lane *lane)
+{
+    struct job *job;
+    loop_task_done(&lane->pump);
+    while ((job = TAILQ_FIRST(&lane->jobs))) {
+        lane->runs = false; /* job_free pumps */
+        job_free(job);
+    }
+    lane_publish_done(lane);
+    loop_timer_done(&lane->sweep);
+    loop_timer_done(&lane->timeouts);
+    loop_timer_done(&lane->due);
+    if (lane->handler->close && lane->handler_state)
+        lane->handler->close(lane->handler_state);
+}
+
+void lane_links_changed(struct lane *lane)
+{
+    lane_publish_hold(lane, !lane->worker->queue_up);
+    if (worker_may_claim(lane->worker))
+        lane_wake(lane);
+}

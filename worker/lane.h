@@ -1,0 +1,71 @@
+/* The lane of one item in this worker: claims entries of its queue, runs them, and hands what ended to the settler.
+ *
+ *            wake, slot free, sweep                 claimed
+ *   RESTING ────────────────────────▶ CLAIMING ────────────▶ LOOKING ──looked up──▶ RESTING, or
+ *      ▲                                  │ nothing there                            CLAIMING at once when the
+ *      └──────────────────────────────────┘                                          claim was full
+ *
+ * A claim asks for no more than there are free slots, unless the item's handler never waits: then it asks for a batch. A
+ * claim that finds less than it asked for has registered this worker as idle, so the next enqueue wakes it: nobody
+ * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries. */
+#ifndef HIE_LANE_H
+#define HIE_LANE_H
+
+#include "handler.h"
+#include "job.h"
+#include "link/batcher.h"
+#include "link/loop.h"
+#include "ops/metrics.h"
+#include "queue/queue.h"
+#include "store/store.h"
+
+struct worker;
+
+struct lane {
+    struct worker *worker;
+    const struct item *item;
+    const struct handler_class *handler;
+    void *handler_state;
+    struct queue_name name;
+    bool immediate;
+    bool runs; /* this worker claims for it; children are sent to any item */
+    unsigned state;
+    bool woken;             /* there is something to claim, or may be */
+    bool hungry;            /* there was more than slots, or no slot */
+    bool taking, promoting; /* under way */
+    size_t asked;           /* entries that the last claim asked for */
+    int64_t due_ms;         /* what the timer `due` waits for */
+    TAILQ_HEAD(, job) jobs;
+    TAILQ_HEAD(, job) running; /* by start */
+    size_t held, starting, running_count;
+    struct batcher settled;  /* jobs to finish */
+    struct batcher retried;  /* jobs to delay */
+    struct batcher returned; /* jobs to hand back */
+    struct batcher children; /* job_child of any lane, to enqueue for this item */
+    struct batcher buried;   /* dead jobs to mirror */
+    struct loop_task pump;
+    struct loop_timer sweep, timeouts, due, again;
+    int64_t renew_at_us;
+    struct {
+        struct metric *completed[4]; /* by enum store_end */
+        struct metric *retried, *in_flight, *superseded, *taken_over;
+        struct histogram *process_seconds, *end_to_end_seconds;
+    } metrics;
+};
+
+void lane_init(struct lane *lane, struct worker *worker, const struct item *item, bool runs);
+void lane_done(struct lane *lane);
+/* Looks for something to claim in a later loop turn. */
+void lane_pump(struct lane *lane);
+void lane_wake(struct lane *lane);
+void lane_links_changed(struct lane *lane);
+/* Gives up what still runs: it goes back to its queue. */
+void lane_give_up(struct lane *lane);
+
+/* A job's handler ended it: job->outcome is filled. */
+void lane_ended(struct job *job);
+void lane_failed(struct job *job, const struct err *error);
+/* The settler's answer: recorded or superseded. */
+void lane_settled(struct job *job);
+
+#endif

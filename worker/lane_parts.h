@@ -1,0 +1,27 @@
+/* What the parts of a lane need of each other: lane.c, lane_run.c, lane_publish.c. */
+#ifndef HIE_LANE_PARTS_H
+#define HIE_LANE_PARTS_H
+
+#include "lane.h"
+
+/* lane_run.c: asks the store about new jobs; lane_looked_up follows for those of a claim. */
+void lane_look_up(struct lane *lane, struct job **jobs, size_t count, bool of_claim);
+void lane_check_timeouts(void *lane);
+/* The database refused the data of a good end (a child's, or the reply's): it becomes a dead letter. */
+void lane_refused(struct job *job);
+
+/* lane.c: a claim's jobs are looked up and on their way. */
+void lane_looked_up(struct lane *lane, size_t count);
+/* A delayed entry falls due then. */
+void lane_promote_at(struct lane *lane, int64_t due_ms);
+
+/* lane_publish.c */
+void lane_publish_init(struct lane *lane);
+void lane_publish_done(struct lane *lane);
+void lane_publish_hold(struct lane *lane, bool held);
+/* These jobs have their end in the store: what it says is published again, then they are finished. */
+void lane_publish_ended(struct lane *lane, struct job **jobs, size_t count);
+/* Hands the entry back to its queue. */
+void lane_return(struct job *job);
+
+#endif

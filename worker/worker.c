@@ -1,0 +1,342 @@
+#include "worker.h"
+
+#include "base/bug.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define HEARTBEAT_MS 5000
+#define HEARTBEAT_TTL_MS 15000
+#define OFFLOAD_THREADS 4u
+#define DRAIN_TICK_MS 20
+#define GIVE_UP_MS 5000 /* after drain_timeout: to hand back and record what was given up */
+#define PORTS_TRIED 64
+
+bool worker_may_claim(const struct worker *worker)
+{
+    return worker->queue_up && worker->store_up && !worker->draining;
+}
+
+struct lane *worker_lane(struct worker *worker, const char *item_id)
+{
+    const struct item *item = production_find(worker->production, slice_text(item_id));
+    return item ? &worker->lanes[item->index] : NULL;
+}
+
+static size_t held(const struct worker *worker)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < worker->production->item_count; i++)
+        count += worker->lanes[i].held;
+    return count;
+}
+
+/* ---- links ---- */
+
+static void links_changed(struct worker *worker)
+{
+    settler_store_changed(&worker->settler, worker->store_up);
+    reconciler_links_changed(worker->reconciler, worker->queue_up, worker->store_up);
+    for (size_t i = 0; i < worker->production->item_count; i++)
+        lane_links_changed(&worker->lanes[i]);
+}
+
+/* A heartbeat or a farewell that failed: the next heartbeat comes soon, what is not said lapses. */
+static void on_told(void *arg, const struct err *err)
+{
+    (void)arg;
+    (void)err;
+}
+
+static void beat(void *arg)
+{
+    struct worker *worker = arg;
+    loop_timer_set(&worker->heartbeat, HEARTBEAT_MS);
+    if (worker->queue_up)
+        worker->queue->ops->heartbeat(worker->queue, worker->id, worker->host, getpid(),
+                                      worker->item_names, (int64_t)held(worker), HEARTBEAT_TTL_MS, on_told, NULL);
+}
+
+static void on_queue_up(void *arg, bool fresh)
+{
+    struct worker *worker = arg;
+    log_info("redis_up", LOG_INT("fresh", fresh));
+    worker->queue_up = true;
+    health_set(worker->health, "redis", true, "");
+    if (fresh)
+        reconciler_compare(worker->reconciler);
+    links_changed(worker);
+    loop_timer_set(&worker->heartbeat, 0);
+}
+
+static void on_queue_down(void *arg, const struct err *err)
+{
+    struct worker *worker = arg;
+    log_warn("redis_down", LOG_ERR(err));
+    worker->queue_up = false;
+    health_set(worker->health, "redis", false, err->text);
+    links_changed(worker);
+}
+
+static void on_wake(void *arg, const char *item, enum messaging_pattern pattern, unsigned partition)
+{
+    struct worker *worker = arg;
+    struct lane *lane = worker_lane(worker, item);
+    (void)partition;
+    if (lane && lane->runs && lane->name.pattern == pattern)
+        lane_wake(lane);
+}
+
+static void on_store_up(void *arg)
+{
+    struct worker *worker = arg;
+    log_info("postgres_up");
+    worker->store_up = true;
+    health_set(worker->health, "postgres", true, "");
+    links_changed(worker);
+}
+
+static void on_store_down(void *arg, const struct err *err)
+{
+    struct worker *worker = arg;
+    log_warn("postgres_down", LOG_ERR(err));
+    worker->store_up = false;
+    health_set(worker->health, "postgres", false, err->text);
+    links_changed(worker);
+}
+
+static void on_fatal(void *arg, const struct err *err)
+{
+    struct worker *worker = arg;
+    log_error("fatal", LOG_ERR(err));
+    worker->exit_code = 100;
+    loop_stop(worker->loop);
+}
+
+/* ---- drain ---- */
+
+static void on_drain_tick(void *arg)
+{
+    struct worker *worker = arg;
+    int64_t now = clock_mono_us();
+    size_t left = held(worker);
+    if (left == 0 || now > worker->drain_until_us + GIVE_UP_MS * 1000) {
+        log_info("drained", LOG_INT("left", (int64_t)left));
+        loop_stop(worker->loop);
+        return;
+    }
+    if (now > worker->drain_until_us && !worker->given_up) {
+        worker->given_up = true;
+        for (size_t i = 0; i < worker->production->item_count; i++)
+            lane_give_up(&worker->lanes[i]);
+    }
+    loop_timer_set(&worker->drain_timer, DRAIN_TICK_MS);
+}
+
+static void on_terminate(void *arg)
+{
+    struct worker *worker = arg;
+    if (worker->draining)
+        _exit(111); /* the second one: at once; what is in hand is taken over */
+    log_info("draining", LOG_INT("in_hand", (int64_t)held(worker)));
+    worker->draining = true;
+    health_drain(worker->health);
+    worker->drain_until_us = clock_mono_us() + worker->production->worker.drain_timeout_ms * 1000;
+    for (size_t i = 0; i < worker->production->item_count && worker->queue_up; i++) {
+        struct lane *lane = &worker->lanes[i];
+        if (lane->runs)
+            worker->queue->ops->leave(worker->queue, lane->name, worker->id, on_told, NULL);
+    }
+    loop_timer_set(&worker->drain_timer, 0);
+}
+
+static void on_hangup(void *arg)
+{
+    (void)arg;
+    log_warn("reload_refused",
+             LOG_WORD("reason", "not yet supported; restart to change the production"));
+}
+
+/* ---- life ---- */
+
+static void on_http(void *arg, struct http_request *request)
+{
+    struct worker *worker = arg;
+    if (!health_handle(worker->health, request))
+        http_answer_problem(request, 404, "there is nothing at this path", NULL, 0);
+}
+
+static void name_worker(struct worker *worker)
+{
+    if (gethostname(worker->host, sizeof(worker->host)))
+        snprintf(worker->host, sizeof(worker->host), "unknown");
+    worker->host[sizeof(worker->host) - 1] = '\0';
+    for (char *c = worker->host; *c; c++) {
+        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
+              *c == '-' || *c == '.'))
+            *c = '_';
+    }
+    snprintf(worker->id, sizeof(worker->id), "%s-%d-%04x", worker->host, (int)getpid(),
+             (unsigned)random_below(0x10000));
+}
+
+/* Several workers on one machine: the next free port when the configured one is taken. */
+static int listen_http(struct worker *worker, struct err *err)
+{
+    struct http_server_options options = {.listen = worker->production->worker.listen,
+                                          .max_body = 4096,
+                                          .on_request = on_http,
+                                          .arg = worker};
+    if (http_server_start(worker->loop, &options, &worker->http, err) == 0)
+        return 0;
+    const char *colon = strrchr(options.listen, ':');
+    for (int i = 1; err->code == ERR_IO && colon && i < PORTS_TRIED; i++) {
+        char *next = mem_printf("%.*s:%d", (int)(colon - options.listen), options.listen,
+                                atoi(colon + 1) + i);
+        options.listen = next;
+        int failed = http_server_start(worker->loop, &options, &worker->http, err);
+        options.listen = worker->production->worker.listen;
+        free(next);
+        if (!failed)
+            return 0;
+    }
+    return -1;
+}
+
+static bool names_item(const char *list, const char *id)
+{
+    size_t len = strlen(id);
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        if (strncmp(at, id, len) == 0 && (at[len] == ',' || at[len] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+static int check_items(const struct production *production, const char *list, struct err *err)
+{
+    for (const char *at = list; at;) {
+        size_t len = strcspn(at, ",");
+        if (!production_find(production, slice_of(at, len)))
+            return err_set(err, ERR_CONFIG, "--items: there is no item %.*s",
+                           (int)(len < 64 ? len : 64), at);
+        at = at[len] ? at + len + 1 : NULL;
+    }
+    return 0;
+}
+
+static int open_lanes(struct worker *worker, const char *items, struct err *err)
+{
+    const struct production *production = worker->production;
+    struct buffer names;
+    buffer_init(&names, 1u << 20);
+    worker->lanes = mem_array(production->item_count, sizeof(*worker->lanes));
+    for (size_t i = 0; i < production->item_count; i++) {
+        const struct item *item = &production->items[i];
+        bool runs = item->enabled && (!items || names_item(items, item->id));
+        struct lane *lane = &worker->lanes[i];
+        lane_init(lane, worker, item, runs);
+        if (runs)
+            buffer_printf(&names, "%s%s", names.len ? "," : "", item->id);
+    }
+    buffer_append_byte(&names, '\0');
+    worker->item_names = names.data;
+    for (size_t i = 0; i < production->item_count; i++) {
+        struct lane *lane = &worker->lanes[i];
+        if (lane->runs && lane->handler->open &&
+            lane->handler->open(&worker->env, lane->item, &lane->handler_state, err))
+            return -1;
+    }
+    return 0;
+}
+
+static void connect_links(struct worker *worker)
+{
+    const struct production *production = worker->production;
+    struct queue_redis_options queue_options = {.url = production->redis.url,
+                                                .key_prefix = production->redis.key_prefix,
+                                                .consumer = worker->id,
+                                                .on_wake = on_wake,
+                                                .on_up = on_queue_up,
+                                                .on_down = on_queue_down,
+                                                .on_fatal = on_fatal,
+                                                .arg = worker};
+    worker->queue = queue_redis_new(worker->loop, &queue_options);
+    struct store_pg_options store_options = {.url = production->postgres.url,
+                                             .application_name = "hie-worker",
+                                             .on_up = on_store_up,
+                                             .on_down = on_store_down,
+                                             .on_fatal = on_fatal,
+                                             .arg = worker};
+    worker->store = store_pg_new(worker->loop, &store_options);
+    worker->reconciler = reconciler_new(worker->loop, production, worker->queue, worker->store,
+                                        worker->id, worker->metrics);
+}
+
+int worker_init(struct worker *worker, const struct production *production, const char *items,
+                struct err *err)
+{
+    *worker = (struct worker){.production = production};
+    if (check_items(production, items, err))
+        return -1;
+    name_worker(worker);
+    worker->loop = loop_new();
+    worker->metrics = metrics_new();
+    worker->health = health_new(worker->metrics);
+    health_set(worker->health, "redis", false, "not connected yet");
+    health_set(worker->health, "postgres", false, "not connected yet");
+    worker->env = (struct handler_env){.loop = worker->loop,
+                                       .http = http_client_new(worker->loop),
+                                       .offload = offload_new(worker->loop, OFFLOAD_THREADS)};
+    loop_timer_init(&worker->heartbeat, worker->loop, beat, worker);
+    loop_timer_init(&worker->drain_timer, worker->loop, on_drain_tick, worker);
+    loop_watch_signal(&worker->sigterm, worker->loop, SIGTERM, on_terminate, worker);
+    loop_watch_signal(&worker->sigint, worker->loop, SIGINT, on_terminate, worker);
+    loop_watch_signal(&worker->sighup, worker->loop, SIGHUP, on_hangup, worker);
+    connect_links(worker);
+    settler_init(&worker->settler, worker->loop, worker->store);
+    if (open_lanes(worker, items, err) || listen_http(worker, err))
+        return -1;
+    log_info("worker_started", LOG_WORD("worker", worker->id),
+             LOG_WORD("items", worker->item_names),
+             LOG_INT("http_port", http_server_port(worker->http)));
+    return 0;
+}
+
+int worker_run(struct worker *worker)
+{
+    loop_run(worker->loop);
+    return worker->exit_code;
+}
+
+void worker_done(struct worker *worker)
+{
+    if (!worker->loop)
+        return;
+    worker->draining = true;
+    /* The links first: what waits for them is told before it goes. */
+    worker->queue->ops->free(worker->queue);
+    worker->store->ops->free(worker->store);
+    reconciler_free(worker->reconciler);
+    for (size_t i = 0; worker->lanes && i < worker->production->item_count; i++)
+        lane_done(&worker->lanes[i]);
+    settler_done(&worker->settler);
+    http_server_free(worker->http);
+    offload_free(worker->env.offload);
+    http_client_free(worker->env.http);
+    health_free(worker->health);
+    metrics_free(worker->metrics);
+    loop_timer_done(&worker->heartbeat);
+    loop_timer_done(&worker->drain_timer);
+    loop_watch_done(&worker->sigterm);
+    loop_watch_done(&worker->sigint);
+    loop_watch_done(&worker->sighup);
+    loop_free(worker->loop);
+    free(worker->lanes);
+    free(worker->item_names);
+}

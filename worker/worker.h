@@ -1,0 +1,50 @@
+/* One worker process: its links, its lanes, its health. */
+#ifndef HIE_WORKER_H
+#define HIE_WORKER_H
+
+#include "handler.h"
+#include "lane.h"
+#include "link/http_client.h"
+#include "link/http_server.h"
+#include "offload.h"
+#include "ops/health.h"
+#include "ops/metrics.h"
+#include "settler.h"
+#include "store/reconciler.h"
+
+struct worker {
+    struct loop *loop;
+    const struct production *production;
+    char id[96]; /* host-pid-random: the consumer's name in every group */
+    char host[64];
+    char *item_names; /* for the heartbeat */
+    struct queue *queue;
+    struct store *store;
+    bool queue_up, store_up;
+    struct reconciler *reconciler;
+    struct handler_env env;
+    struct metrics *metrics;
+    struct health *health;
+    struct http_server *http;
+    struct lane *lanes; /* one for each item of the production */
+    struct settler settler;
+    struct loop_timer heartbeat, drain_timer;
+    struct loop_watch sigterm, sigint, sighup;
+    bool draining, given_up;
+    int64_t drain_until_us;
+    int exit_code;
+};
+
+/* `items`: NULL for all, or a list "A,B" of those to claim for. 0, or -1 with ERR_CONFIG (unknown item), ERR_IO. */
+int worker_init(struct worker *worker, const struct production *production, const char *items,
+                struct err *err);
+/* Runs until drained; the exit code. */
+int worker_run(struct worker *worker);
+void worker_done(struct worker *worker);
+
+/* The lane of an item. */
+struct lane *worker_lane(struct worker *worker, const char *item_id);
+/* May lanes claim? */
+bool worker_may_claim(const struct worker *worker);
+
+#endif
