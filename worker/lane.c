@@ -290,17 +290,16 @@ void lane_init(struct lane *lane, struct worker *worker, const struct item *item
 void lane_done(struct lane *lane)
 {
     struct job *job;
-    loop_task_done(&lane->pump);
-    while ((job = TAILQ_FIRST(&lane->jobs))) {
-        lane->runs = false; /* job_free pumps */
+    lane->runs = false; /* what ends from here on pumps nothing */
+    if (lane->handler->close && lane->handler_state)
+        lane->handler->close(lane->handler_state); /* ends what it still runs */
+    while ((job = TAILQ_FIRST(&lane->jobs)))
         job_free(job);
-    }
+    loop_task_done(&lane->pump);
     lane_publish_done(lane);
     loop_timer_done(&lane->sweep);
     loop_timer_done(&lane->timeouts);
     loop_timer_done(&lane->due);
-    if (lane->handler->close && lane->handler_state)
-        lane->handler->close(lane->handler_state);
 }
 
 void lane_links_changed(struct lane *lane)

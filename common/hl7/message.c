@@ -151,12 +151,12 @@ static struct hl7_value value_of(struct slice raw)
 static const struct hl7_value ABSENT = {{NULL, 0}, HL7_ABSENT};
 
 /* Whether the field after the name is number 2, because number 1 is the separator itself. */
-static bool is_header(struct slice segment)
+static bool is_header(const struct hl7_separators *separators, struct slice segment)
 {
-    return segment.ptr[2] == 'H' || segment.ptr[2] == 'S'
-               ? memcmp(segment.ptr, "MSH", 3) == 0 || memcmp(segment.ptr, "FHS", 3) == 0 ||
-                     memcmp(segment.ptr, "BHS", 3) == 0
-               : false;
+    if (segment.len < 4 || segment.ptr[3] != separators->field)
+        return false;
+    return memcmp(segment.ptr, "MSH", 3) == 0 || memcmp(segment.ptr, "FHS", 3) == 0 ||
+           memcmp(segment.ptr, "BHS", 3) == 0;
 }
 
 static bool field_of(const struct hl7_separators *separators, struct slice segment, unsigned number,
@@ -164,18 +164,19 @@ static bool field_of(const struct hl7_separators *separators, struct slice segme
 {
     if (segment.len < 3)
         return false;
-    if (!is_header(segment))
+    if (!is_header(separators, segment))
         return part_of(segment, separators->field, number + 1, ret);
     if (number != 1)
         return part_of(segment, separators->field, number ? number : 1, ret);
     *ret = slice_of(segment.ptr + 3, 1);
-    return segment.len > 3;
+    return true;
 }
 
 /* MSH-1 and MSH-2 hold separators as they are. */
-static bool is_declaration(struct slice segment, unsigned field)
+static bool is_declaration(const struct hl7_separators *separators, struct slice segment,
+                           unsigned field)
 {
-    return field <= 2 && is_header(segment);
+    return field <= 2 && is_header(separators, segment);
 }
 
 /* The path's component and subcomponent of one repetition. */
@@ -204,7 +205,7 @@ static struct hl7_value in_segment(const struct hl7_separators *separators,
     struct slice found;
     if (!field_of(separators, segment, path->field, &found))
         return ABSENT;
-    if (is_declaration(segment, path->field))
+    if (is_declaration(separators, segment, path->field))
         return in_declaration(path, found);
     if (!part_of(found, separators->repetition, path->repetition, &found))
         return ABSENT;
@@ -318,7 +319,7 @@ static bool visit_segment(struct hl7_each *each, struct hl7_value *ret)
     } while (path->occurrence != HL7_ANY && each->occurrence < path->occurrence);
 
     struct slice segment = hl7_segment(message, each->segment - 1);
-    if (path->repetition != HL7_ANY || is_declaration(segment, path->field)) {
+    if (path->repetition != HL7_ANY || is_declaration(&message->separators, segment, path->field)) {
         *ret = in_segment(&message->separators, path, segment);
         return true;
     }

@@ -28,8 +28,7 @@ struct hl7_segment_place {
 
 struct hl7_message {
     struct slice body; /* borrowed: must outlive this */
-    struct slice rest; /* what follows from the next MSH, FHS, BHS, BTS or FTS on: empty for a plain
-                          message */
+    struct slice rest; /* from the next MSH, FHS, BHS, BTS or FTS on: empty for a plain message */
     struct hl7_separators separators;
     uint32_t segment_count;
     struct hl7_segment_place *places; /* NULL: they are inline */
@@ -95,10 +94,8 @@ struct hl7_value hl7_field(const struct hl7_separators *separators, struct slice
  * become '?'. Escapes stay. Empty where the message says nothing. */
 struct hl7_summary {
     char control_id[HL7_SUMMARY_SIZE];   /* MSH-10 */
-    char message_type[HL7_SUMMARY_SIZE]; /* MSH-9.1^MSH-9.2 with '^' whatever the separator; "ADT"
-                                            without event */
-    char sender[HL7_SUMMARY_SIZE]; /* MSH-3.1@MSH-4.1; "LAB" without a facility, "@WEST" without
-                                      application */
+    char message_type[HL7_SUMMARY_SIZE]; /* "ADT^A01": MSH-9.1^MSH-9.2, '^' in every message */
+    char sender[HL7_SUMMARY_SIZE];       /* "LAB@WEST": MSH-3.1@MSH-4.1; "LAB" or "@WEST" alone */
 };
 
 void hl7_summary(const struct hl7_message *message, struct hl7_summary *ret);

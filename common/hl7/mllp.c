@@ -7,20 +7,21 @@
  *            ┌─────────┐            VT          ┌──────┐  past max_frame
  *     ──────▶│ between │───────────────────────▶│ body │─────────────────▶ spent: large
  *            └─────────┘                        └──────┘
- *              ▲  ▲  └──▶ spent: junk             ▲  │ FS: a frame
- *              │  │ LF, other                     │  ▼
- *              │  └────────────┐   VT         ┌───────┐
- *              │ LF, other     └──────────────│ ended │
+ *              ▲  ▲  └──▶ spent: junk          VT ▲  │ FS: a frame
+ *              │  │                               │  ▼
+ *              │  │ LF, other                 ┌───────┐
+ *              │  └───────────────────────────│ ended │
  *              │                              └───────┘
- *         ┌──────────┐         CR                 │
+ *              │ LF, other                        │ CR
+ *         ┌──────────┐                            │
  *         │ ended cr │◀───────────────────────────┘
  *         └──────────┘──▶ VT: body
  *
- *     state      VT           FS              CR                LF             other
- *     between    → body       junk            junk              junk           junk; too much: →
- * spent body       → body       → ended, frame  a byte of it      a byte of it   a byte of it; too
- * many: → spent ended      → body       → between, junk → ended cr        → between      → between,
- * junk ended cr   → body       → between, junk → between, junk   → between      → between, junk
+ *     state      VT       FS              CR               LF          other
+ *     between    → body   junk            junk             junk        junk; too much: → spent
+ *     body       → body   → ended, frame  taken            taken       taken; too many: → spent
+ *     ended      → body   → between, junk → ended cr       → between   → between, junk
+ *     ended cr   → body   → between, junk → between, junk  → between   → between, junk
  *     spent      nothing leaves it: the same event again
  *
  * A frame ends at its FS, not at the CR after it: a peer that leaves the CR out would wait for an

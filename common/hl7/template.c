@@ -77,7 +77,7 @@ int hl7_template_parse(struct slice text, const char *const *names, struct hl7_t
     if (text.len > HL7_TEMPLATE_MAX)
         return err_set(err, ERR_INVALID, "longer than %d bytes", HL7_TEMPLATE_MAX);
     struct hl7_template made = {0};
-    for (size_t at = 0, used; at < text.len; at += used) {
+    for (size_t at = 0, used = 0; at < text.len; at += used) {
         struct slice left = slice_of(text.ptr + at, text.len - at);
         const char *dollar = memchr(left.ptr, '$', left.len);
         int rc;

@@ -53,6 +53,7 @@ struct http_call {
     void (*done)(void *arg, const struct http_call_result *result);
     void *arg;
     bool running, too_large;
+    bool has_head; /* of the final answer */
     struct http_call_result result;
 };
 
@@ -129,6 +130,17 @@ static int on_rewind(void *arg, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_FAIL; /* see the top: what was sent is not sent again */
 }
 
+/* libcurl takes a head that is cut off for a whole one. */
+static size_t on_header(char *line, size_t size, size_t count, void *arg)
+{
+    struct http_call *call = arg;
+    long status = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    bool blank = size * count > 0 && (line[0] == '\r' || line[0] == '\n');
+    call->has_head |= blank && status >= 200;
+    return size * count;
+}
+
 static size_t on_answer(char *from, size_t size, size_t count, void *arg)
 {
     struct http_call *call = arg;
@@ -185,7 +197,7 @@ static void set_error(struct http_call *call, CURLcode code, long sent)
 {
     struct err *err = &call->result.err;
     const char *why = curl_easy_strerror(code);
-    if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL)
+    if (sent == 0 && (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL))
         err_set(err, ERR_INVALID, "the URL is no HTTP URL");
     else if (call->too_large || code == CURLE_FILESIZE_EXCEEDED)
         err_set(err, ERR_TOO_LARGE, "%s: the answer has more than %zu bytes", call->place,
@@ -204,12 +216,14 @@ static void note_result(struct http_call *call, CURLcode code)
     const char *type = NULL;
     curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(call->easy, CURLINFO_REQUEST_SIZE, &sent);
+    if (code == CURLE_OK && !call->has_head)
+        code = CURLE_GOT_NOTHING;
+    call->result.status = (int)status; /* also where the rest of the answer failed */
     if (code != CURLE_OK) {
         set_error(call, code, sent);
         return;
     }
     curl_easy_getinfo(call->easy, CURLINFO_CONTENT_TYPE, &type);
-    call->result.status = (int)status;
     call->content_type = mem_strdup(type);
     call->result.content_type = slice_text(call->content_type);
     call->result.body = buffer_slice(&call->body);
@@ -349,6 +363,8 @@ static void set_options(struct http_call *call, const struct http_call_request *
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 30L);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "hie-fleet/" HIE_VERSION);
     curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)call->body.max);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_answer);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
     set_method(call, request);

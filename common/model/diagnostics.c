@@ -10,14 +10,46 @@
 #include <stdlib.h>
 #include <strings.h>
 
-static void add(struct diagnostics *all, size_t line, bool warning, const char *format,
-                va_list args)
+/* Bytes of the well-formed UTF-8 character at `at` (RFC 3629), 0 for none and for control characters, which could
+ * steer a terminal. */
+static size_t printable_len(const unsigned char *at)
+{
+    if (at[0] < 0x80)
+        return at[0] >= 0x20 && at[0] != 0x7F;
+    size_t len = at[0] >= 0xF0 ? 4 : at[0] >= 0xE0 ? 3 : 2;
+    if (at[0] < 0xC2 || at[0] > 0xF4)
+        return 0;
+    for (size_t i = 1; i < len; i++) {
+        if ((at[i] & 0xC0) != 0x80)
+            return 0;
+    }
+    bool control = at[0] == 0xC2 && at[1] < 0xA0;
+    bool overlong = (at[0] == 0xE0 && at[1] < 0xA0) || (at[0] == 0xF0 && at[1] < 0x90);
+    bool surrogate = at[0] == 0xED && at[1] > 0x9F;
+    bool beyond = at[0] == 0xF4 && at[1] > 0x8F;
+    return control || overlong || surrogate || beyond ? 0 : len;
+}
+
+/* A message is one line of valid UTF-8, whatever of the file it repeats and wherever that was cut. */
+static void make_printable(char *text)
+{
+    while (*text) {
+        size_t len = printable_len((unsigned char *)text);
+        if (len == 0)
+            *text = '?';
+        text += len ? len : 1;
+    }
+}
+
+__attribute__((format(printf, 4, 0))) static void
+add(struct diagnostics *all, size_t line, bool warning, const char *format, va_list args)
 {
     /* The list doubles at each power of two. */
     if ((all->count & (all->count - 1)) == 0)
         all->list = mem_resize(all->list, all->count ? all->count * 2 : 1, sizeof(*all->list));
     char text[1024];
     vsnprintf(text, sizeof(text), format, args);
+    make_printable(text);
     all->list[all->count++] =
         (struct diagnostic){.line = line, .warning = warning, .message = mem_strdup(text)};
     all->error_count += !warning;
@@ -108,7 +140,7 @@ struct quoted quote(struct slice text)
 
 unsigned edit_distance(struct slice a, struct slice b, unsigned limit)
 {
-    if (a.len > WORD_MAX || b.len > WORD_MAX)
+    if (a.len > WORD_MAX || b.len > WORD_MAX || a.len > b.len + limit || b.len > a.len + limit)
         return limit + 1;
     /* Optimal string alignment (Damerau's edits, no substring edited twice), three rows of its
      * matrix. */

@@ -1,13 +1,12 @@
 /* Environment variables in the values of a production file:
  *
  *     ${NAME}            the variable's value; an unset variable is an error
- *     ${NAME:-default}   its value when it is set and not empty, else the default, which ends at the
- *                        next `}` and holds no ${ itself
+ *     ${NAME:-default}   its value when it is set and not empty, else the default, which ends at the next } and
+ *                        holds no ${ itself
  *     $${                a literal ${
  *
- * NAME is [A-Za-z_][A-Za-z0-9_]*. A dollar that no `{` follows is an ordinary character.
- * Replacement happens in a value that YAML has already read, so a variable cannot add keys or
- * lists. */
+ * NAME is [A-Za-z_][A-Za-z0-9_]*. A dollar that no { follows is an ordinary character. Replacement happens in a value
+ * that YAML has already read, so a variable cannot add keys or lists; what it holds is not read again. */
 #ifndef HIE_MODEL_ENVIRONMENT_H
 #define HIE_MODEL_ENVIRONMENT_H
 

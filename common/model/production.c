@@ -4,6 +4,7 @@
 #include "model/production.h"
 
 #include "base/mem.h"
+#include "base/uuid.h"
 #include "model/diagnostics.h"
 #include "model/environment.h"
 #include "model/reader.h"
@@ -12,6 +13,8 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#define HASH_FUNCTION(key, len, hash) (hash) = (unsigned)hash_bytes(HASH_SEED, key, len)
 #include <uthash.h>
 
 #define LISTENERS_MAX 256u
@@ -69,6 +72,7 @@ void items_read(struct reader *reader, struct object *object, const struct optio
 
 /* ---- listeners ---- */
 
+#define MLLP_VARIABLE "HIE_MLLP_LISTEN"
 #define WHY_INSECURE                                                                               \
     "is not a loopback address, and without TLS and access tokens everybody who reaches it could " \
     "send and read patient data; listen on 127.0.0.1, or set `insecure: true` "
@@ -103,13 +107,30 @@ static void check_unique(struct reader *reader, const struct mllp_listener *list
     }
 }
 
+/* The variable gives the first listener's address; true when it does. */
+static bool override_listen(struct reader *reader, struct mllp_listener *listener)
+{
+    const char *text = environment_get(MLLP_VARIABLE);
+    struct err err;
+    bool loopback;
+    if (!text || listener != reader->production->dispatcher.mllp)
+        return false;
+    if (address_check(slice_text(text), &loopback, &err))
+        diagnostics_error(reader->out, 0, "the environment variable " MLLP_VARIABLE ": %s", err.text);
+    else
+        listener->listen = arena_strdup(reader->keep, slice_text(text));
+    return true;
+}
+
 static void listener_read(struct reader *reader, struct mllp_listener *listener,
                           const struct yaml_node *node)
 {
     struct object object;
     object_read(reader, &object, SCOPE_LISTENER, listener, node, node->line);
-    check_exposure(reader, object_line(&object, "listen"), "`listen`", listener->listen,
-                   listener->insecure, "beside it");
+    bool overridden = override_listen(reader, listener);
+    check_exposure(reader, overridden ? 0 : object_line(&object, "listen"),
+                   overridden ? "the environment variable " MLLP_VARIABLE : "`listen`",
+                   listener->listen, listener->insecure, "beside it");
     const struct yaml_node *item = yaml_member(node, "item");
     struct scalar scalar;
     if (!item || !scalar_read(reader, "item", false, item, &scalar))

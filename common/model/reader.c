@@ -52,6 +52,15 @@ bool scalar_read(struct reader *reader, const char *name, bool is_template,
         diagnostics_error(reader->out, node->line, "`%s`: %s", name, err.text);
         return false;
     }
+    reader->replaced_bytes += scalar.replaced ? scalar.text.len : 0;
+    if (reader->replaced_bytes > YAML_BYTES_MAX) {
+        diagnostics_error(
+            reader->out, node->line,
+            "`%s`: the values with environment variables are larger than %u bytes together", name,
+            YAML_BYTES_MAX);
+        reader->replaced_bytes -= scalar.text.len;
+        return false;
+    }
     scalar.plain = scalar.plain || scalar.replaced;
     *ret = scalar;
     return true;

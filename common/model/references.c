@@ -28,7 +28,7 @@ static const char *nearest_id(const struct production *production, struct slice 
     return nearest;
 }
 
-#define NEAREST_SEARCHES_MAX 100 /* a hostile file has many dangling names and many items */
+#define NEAREST_SEARCHES_MAX 20 /* a hostile file has many dangling names and many items */
 
 static void resolve_names(struct reader *reader)
 {

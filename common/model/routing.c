@@ -38,6 +38,22 @@ static void one_of_read(struct reader *reader, struct hl7_condition *condition, 
     }
 }
 
+#define PATTERNS_BYTES_MAX (16u * 1024u * 1024u) /* compiled, of the whole file */
+
+static void keep_within_budget(struct reader *reader, struct hl7_condition *condition, size_t line)
+{
+    size_t size = 0;
+    pcre2_pattern_info(condition->pattern, PCRE2_INFO_SIZE, &size);
+    reader->pattern_bytes += size;
+    if (reader->pattern_bytes <= PATTERNS_BYTES_MAX)
+        return;
+    diagnostics_error(reader->out, line,
+                      "the regular expressions of the file are too large together");
+    reader->pattern_bytes -= size;
+    pcre2_code_free(condition->pattern);
+    condition->pattern = NULL;
+}
+
 /* Over bytes, since a message's character set is its sender's. NEVER_UTF keeps the pattern from
  * changing that, and
  * `$` is the very end, not also before a line break. */
@@ -57,13 +73,15 @@ static void matches_read(struct reader *reader, struct hl7_condition *condition,
     PCRE2_SIZE offset;
     condition->pattern = pcre2_compile((PCRE2_SPTR)scalar.text.ptr, scalar.text.len,
                                        PCRE2_NEVER_UTF | PCRE2_NEVER_UCP | PCRE2_NEVER_BACKSLASH_C |
-                                           PCRE2_DOLLAR_ENDONLY,
+                                           PCRE2_DOLLAR_ENDONLY | PCRE2_USE_OFFSET_LIMIT,
                                        &code, &offset, NULL);
-    if (condition->pattern)
+    if (condition->pattern) {
+        keep_within_budget(reader, condition, value->line);
         return;
+    }
     PCRE2_UCHAR message[160];
     if (pcre2_get_error_message(code, message, sizeof(message)) < 0)
-        strcpy((char *)message, "not valid");
+        memcpy(message, "not valid", sizeof("not valid"));
     diagnostics_error(reader->out, value->line, "`matches` is %s: %s at character %zu",
                       QUOTE(value->text), (const char *)message, (size_t)offset + 1);
 }

@@ -45,7 +45,8 @@ struct op_kind {
     /* The end, or an answer: reply is NULL when err is not ERR_NONE (and after a call over nothing). False: it sent another
      * command and goes on. */
     bool (*answer)(struct op *op, const struct err *err, struct redis_reply *reply);
-    /* An error reply that is no end: true when another command was sent. NULL: none is. */
+    /* An error reply that is none here: true when another command was sent, or the operation was ended and freed. May be
+     * NULL. */
     bool (*recover)(struct op *op, const struct redis_value *error);
 };
 

@@ -233,7 +233,7 @@ static void promote(struct queue *queue, struct queue_name name, int64_t now_ms,
     op->promote.now_ms = now_ms;
     op->promote.max = max < QUEUE_BATCH_MAX ? max : QUEUE_BATCH_MAX;
     op->promoted = done;
-    start(op, max);
+    start(op, op->promote.max);
 }
 
 /* ---- beside the queue ---- */

@@ -415,10 +415,21 @@ static bool takeover_answer(struct op *op, const struct err *err, struct redis_r
     return end_claim(op, err, true);
 }
 
+/* No stream or no group: nobody has anything in hand. */
+static bool takeover_recover(struct op *op, const struct redis_value *error)
+{
+    if (!redis_error_is(error, "NOGROUP"))
+        return false;
+    end_claim(op, &(const struct err){.code = ERR_NONE}, true);
+    free(op);
+    return true;
+}
+
 void queue_redis_takeover(struct queue *queue, struct queue_name name, const char *consumer,
                           int64_t min_idle_ms, size_t max, queue_claim_done *done, void *arg)
 {
-    static const struct op_kind kind = {claim_size, takeover_build, takeover_answer, NULL};
+    static const struct op_kind kind = {claim_size, takeover_build, takeover_answer,
+                                        takeover_recover};
     struct op *op = op_new(queue, &kind, name, arg);
     op->consumer = consumer;
     op->claimed = done;

@@ -109,6 +109,15 @@ class Bench:
             since,
         )
 
+    def ends(self, since):
+        """How messages ended, for a person who asks why they are not completed. Errors hold no message content."""
+        counted = self.fleet.query(
+            "select item, state, coalesce(error, ''), count(*) from hie.messages"
+            " where received_at >= to_timestamp(%s) group by 1, 2, 3 order by 4 desc limit 5",
+            since,
+        )
+        return ", ".join(f"{count} of {item} {state}{error and f' ({error})'}" for item, state, error, count in counted)
+
     def run(self, name, protocol, item, connections, seconds, rate=0):
         """One run of load, and what became of every message of it."""
         cpu = {group: procs.cpu_seconds(pids) for group, pids in self.fleet.pids.items()}
@@ -119,6 +128,8 @@ class Bench:
         rows = self.rows(load["started_at"] - 0.01, item)
         completed = sum(1 for _, done in rows if done is not None)
         self.check(name, load, drained, completed)
+        if completed < load["accepted"]:
+            self.problems.append(f"{name}: {self.ends(load['started_at'] - 0.01)}")
         # A short run has no second to give away.
         begin = load["started_at"] + min(WARM_S, seconds / 4)
         result = throughput(rows, begin, load["started_at"] + seconds)
@@ -181,7 +192,7 @@ class Bench:
         result["search"] = []
         low, high = result["completed_rate"], result["accepted_rate"]
         best = None if result["growing"] else result
-        while best is None and len(result["search"]) < SEARCH_PASSES:
+        while best is None and result["completed"] and len(result["search"]) < SEARCH_PASSES:
             # Halfway; the last try is below all that was completed.
             last = len(result["search"]) == SEARCH_PASSES - 1
             rate = 0.95 * low if last else (low + high) / 2

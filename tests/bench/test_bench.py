@@ -64,6 +64,7 @@ def searching(capacity):
             "accepted_rate": offered,
             "completed_rate": completed,
             "growing": offered > capacity * 1.001,
+            "completed": completed * 10,
             "per_second": {"min": completed, "median": completed, "max": completed},
         }
 
@@ -91,6 +92,12 @@ def test_a_backlog_that_always_grows_is_no_sustained_rate():
     result = bench.sustained("HTTP", "http", "Echo", 64, 10)
     assert result["sustained"] is None
     assert len(result["search"]) == measure.SEARCH_PASSES
+
+
+def test_no_search_where_nothing_is_completed():
+    bench, asked = searching(0)
+    assert bench.sustained("HTTP", "http", "Echo", 64, 10)["sustained"] is None
+    assert asked == [0]
 
 
 def load(**changed):

@@ -14,7 +14,7 @@ struct fixture {
     unsigned requests, gone;
     struct http_request *held[HELD_MAX]; /* of /hold, not yet answered */
     unsigned held_count;
-    size_t big_len;           /* length of /big */
+    size_t big_len; /* length of /big */
     bool answer_when_gone;
 };
 
@@ -43,9 +43,9 @@ static inline void fixture_request(void *arg, struct http_request *request)
         buffer_init(&out, 1 << 20);
         http_request_query(request, "a", &query);
         http_request_header(request, "x-a", &header);
-        buffer_printf(&out, "%d|%.*s|%.*s|%.*s|%.*s", (int)http_request_method(request), (int)path.len,
-                      path.ptr, (int)query.len, query.ptr, (int)header.len, header.ptr, (int)body.len,
-                      body.ptr ? body.ptr : "");
+        buffer_printf(&out, "%d|%.*s|%.*s|%.*s|%.*s", (int)http_request_method(request),
+                      (int)path.len, path.ptr, (int)query.len, query.ptr, (int)header.len,
+                      header.ptr, (int)body.len, body.ptr ? body.ptr : "");
         http_answer(request, 200, "text/plain", buffer_slice(&out), NULL, 0);
         buffer_done(&out);
     } else {
@@ -90,7 +90,8 @@ static inline struct fixture *fixture_new(const struct http_server_options *want
     options.on_gone = fixture_gone;
     options.arg = fixture;
     fixture->loop = loop_new();
-    ck_assert_msg(http_server_start(fixture->loop, &options, &fixture->server, &err) == 0, "%s", err.text);
+    ck_assert_msg(http_server_start(fixture->loop, &options, &fixture->server, &err) == 0, "%s",
+                  err.text);
     fixture->port = http_server_port(fixture->server);
     return fixture;
 }

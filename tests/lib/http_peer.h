@@ -200,7 +200,8 @@ static inline void peer_expect(struct peer *peer, int status)
     struct answer answer;
     char wanted[32];
     peer_answer(peer, &answer);
-    ck_assert_msg(answer.status == status, "%d expected, got %d %s", status, answer.status, answer.body);
+    ck_assert_msg(answer.status == status, "%d expected, got %d %s", status, answer.status,
+                  answer.body);
     if (status >= 400) {
         snprintf(wanted, sizeof(wanted), "\"status\":%d", status);
         ck_assert(answer_has(&answer, "Content-Type: application/problem+json"));

@@ -88,8 +88,8 @@ static inline void redis_server_restart(struct redis_server *server)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
-        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--dir", server->dir,
-               "--appendonly", "yes", "--save", "", "--logfile", log, "--requirepass",
+        execlp("redis-server", "redis-server", "--port", port, "--bind", "127.0.0.1", "--dir",
+               server->dir, "--appendonly", "yes", "--save", "", "--logfile", log, "--requirepass",
                server->password, (char *)NULL);
         _exit(127);
     }
@@ -103,15 +103,16 @@ static inline void redis_server_restart(struct redis_server *server)
     redis_server_die("redis-server does not answer");
 }
 
-static inline void redis_server_start_with_password(struct redis_server *server, const char *password)
+static inline void redis_server_start_with_password(struct redis_server *server,
+                                                    const char *password)
 {
     *server = (struct redis_server){.port = redis_server_free_port()};
     snprintf(server->password, sizeof(server->password), "%s", password);
     snprintf(server->dir, sizeof(server->dir), "/tmp/hie-test-redis-XXXXXX");
     if (!mkdtemp(server->dir))
         redis_server_die("mkdtemp");
-    snprintf(server->url, sizeof(server->url), "redis://%s%s%s127.0.0.1:%d/0", password[0] ? ":" : "",
-             password, password[0] ? "@" : "", server->port);
+    snprintf(server->url, sizeof(server->url), "redis://%s%s%s127.0.0.1:%d/0",
+             password[0] ? ":" : "", password, password[0] ? "@" : "", server->port);
     redis_server_restart(server);
 }
 
@@ -156,8 +157,8 @@ static inline void redis_server_stop(struct redis_server *server)
 }
 
 /* One command; the reply is the caller's (freeReplyObject), never NULL. */
-static inline redisReply *
-redis_server_vcommand(const struct redis_server *server, const char *format, va_list args)
+static inline redisReply *redis_server_vcommand(const struct redis_server *server,
+                                                const char *format, va_list args)
 {
     redisContext *context = redis_server_connect(server);
     redisReply *reply = context ? (redisReply *)redisvCommand(context, format, args) : NULL;
@@ -168,7 +169,8 @@ redis_server_vcommand(const struct redis_server *server, const char *format, va_
 }
 
 /* redisCommand's formats: %s, %b (pointer, size_t), %d, %lld … */
-static inline redisReply *redis_server_command(const struct redis_server *server, const char *format, ...)
+static inline redisReply *redis_server_command(const struct redis_server *server,
+                                               const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -178,7 +180,8 @@ static inline redisReply *redis_server_command(const struct redis_server *server
 }
 
 /* The reply's integer, or -1 when it is none. */
-static inline long long redis_server_integer(const struct redis_server *server, const char *format, ...)
+static inline long long redis_server_integer(const struct redis_server *server, const char *format,
+                                             ...)
 {
     va_list args;
     va_start(args, format);

@@ -128,8 +128,7 @@ static int rule_holds(struct routing_engine *engine, const struct hl7_rule *rule
     for (size_t i = 0; i < rule->condition_count; i++) {
         int result = condition_holds(engine, &rule->conditions[i], message, &reason);
         if (result < 0)
-            return err_set(err, reason.code, "rule %.128s: %s", rule->name,
-                           reason.text);
+            return err_set(err, reason.code, "rule %.128s: %s", rule->name, reason.text);
         if (result == 0)
             return 0;
     }

@@ -78,7 +78,9 @@ static void check_segment(const struct hl7_message *message, uint32_t index)
 {
     struct slice segment = hl7_segment(message, index), field, part;
     const struct hl7_separators *s = &message->separators;
-    bool msh = memcmp(segment.ptr, "MSH", 3) == 0;
+    bool msh = segment.len > 3 && segment.ptr[3] == s->field &&
+               (memcmp(segment.ptr, "MSH", 3) == 0 || memcmp(segment.ptr, "FHS", 3) == 0 ||
+                memcmp(segment.ptr, "BHS", 3) == 0);
     BUG_ON(memchr(segment.ptr, '\r', segment.len) || memchr(segment.ptr, '\n', segment.len));
     for (unsigned n = 1; n < 20; n++) {
         struct hl7_value value = hl7_field(s, segment, n);
@@ -99,7 +101,7 @@ static void check_segment(const struct hl7_message *message, uint32_t index)
                                 .component = (uint16_t)(n % 4),
                                 .subcomponent = n % 4 ? n % 2 : 0};
         memcpy(path.segment, segment.ptr, 3);
-        if (!hl7_segment_is(message, index, path.segment))
+        if (strlen(path.segment) != 3 || !hl7_segment_is(message, index, path.segment))
             continue;
         check_path(message, path);
         if (index != 0)

@@ -17,7 +17,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < all.count; i++) {
         BUG_ON(i && all.list[i].line < all.list[i - 1].line);
         for (const char *at = all.list[i].message; *at; at++)
-            BUG_ON((unsigned char)*at < ' ');
+            BUG_ON((unsigned char)*at < ' ' || *at == 0x7F);
     }
     for (size_t i = 0; production && i < production->item_count; i++) {
         const struct item *item = &production->items[i];

@@ -38,7 +38,8 @@ START_TEST(keep_alive_by_default)
 {
     for (int i = 0; i < 3; i++) {
         struct answer answer;
-        peer_send(peer, "POST /dump/a%20b?a=%31 HTTP/1.1\r\nHost: x\r\nX-A: v\r\nContent-Length: 4\r\n\r\nbody");
+        peer_send(peer, "POST /dump/a%20b?a=%31 HTTP/1.1\r\nHost: x\r\nX-A: v\r\nContent-Length: "
+                        "4\r\n\r\nbody");
         peer_answer(peer, &answer);
         ck_assert_int_eq(answer.status, 200);
         ck_assert_str_eq(answer.body, "1|/dump/a b|1|v|body");
@@ -81,8 +82,9 @@ END_TEST
 
 START_TEST(byte_by_byte)
 {
-    static const char bytes[] = "\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                                "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: t\r\n\r\n";
+    static const char bytes[] =
+        "\r\n\r\nPOST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nTrailer: t\r\n\r\n";
     for (size_t i = 0; i < sizeof(bytes) - 1; i++) {
         peer_send_bytes(peer, bytes + i, 1);
         ck_assert(i == sizeof(bytes) - 2 || fixture->requests == 0);
@@ -99,8 +101,9 @@ START_TEST(pipelined)
     buffer_init(&bytes, 1 << 20);
     for (int i = 0; i < 50; i++)
         buffer_printf(&bytes,
-                      i % 10 == 5 ? "GET /hold?%d HTTP/1.1\r\nHost: x\r\n\r\n"
-                                  : "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n%02d",
+                      i % 10 == 5
+                          ? "GET /hold?%d HTTP/1.1\r\nHost: x\r\n\r\n"
+                          : "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n%02d",
                       i);
     peer_send_bytes(peer, bytes.data, bytes.len);
     buffer_done(&bytes);
@@ -124,7 +127,8 @@ START_TEST(pipelined_flood_is_bounded)
 {
     char bytes[4096];
     size_t sent = 0;
-    memset(bytes, '\n', sizeof(bytes)); /* blank lines before a request are skipped, once it is read */
+    memset(bytes, '\n',
+           sizeof(bytes)); /* blank lines before a request are skipped, once it is read */
     peer_send(peer, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
     wait_until(fixture->loop, fixture->held_count == 1);
     int64_t until = clock_mono_ms() + 300;
@@ -171,7 +175,9 @@ END_TEST
 
 START_TEST(continue_before_the_body)
 {
-    peer_send(peer, "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n");
+    peer_send(
+        peer,
+        "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nContent-Length: 2\r\n\r\n");
     wait_until(fixture->loop, peer_has(peer, "\r\n\r\n"));
     ck_assert(slice_is(buffer_slice(&peer->in), "HTTP/1.1 100 Continue\r\n\r\n"));
     buffer_clear(&peer->in);
@@ -185,7 +191,8 @@ END_TEST
 
 START_TEST(no_continue_for_an_unwanted_body)
 {
-    peer_send(peer, "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n");
+    peer_send(peer, "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: "
+                    "2000000\r\n\r\n");
     peer_expect(peer, 413);
     peer_expect_end(peer);
     ck_assert_uint_eq(fixture->requests, 0);
@@ -200,7 +207,8 @@ START_TEST(large_bodies_both_ways)
     for (size_t i = 0; i < len; i++)
         bytes[i] = (char)(i * 31 >> 3);
     for (int i = 0; i < 3; i++) {
-        snprintf(head, sizeof(head), "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", len);
+        snprintf(head, sizeof(head),
+                 "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n", len);
         peer_send(peer, head);
         peer_send_bytes(peer, bytes, len);
         peer_answer(peer, &answer);
@@ -217,13 +225,16 @@ END_TEST
 START_TEST(smuggling)
 {
     static const char *const attempts[] = {
-        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n0\r\n\r\n",
         "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n123456",
         "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\x0b" "chunked\r\n\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding:\x0b"
+        "chunked\r\n\r\n0\r\n\r\n",
         "GET /echo HTTP/1.1\r\nHost: x\r\nX: y\r\n folded: z\r\n\r\n",
         "GET /echo HTTP/1.1\r\nHost: x\nX: y\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1;\n\r\nx\r\n0\r\n\r\n",
+        "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n1;\n\r\nx\r\n0\r\n\r\n",
         "GET /echo HTTP/1.1\r\n\r\n",
         "\x80\x81\x82\r\n\r\n",
     };
@@ -271,7 +282,8 @@ START_TEST(header_values_cannot_split_an_answer)
     peer_send(peer, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
     wait_until(fixture->loop, fixture->held_count == 1);
     struct http_header header = {.name = "X-Test", .value = SLICE_LITERAL("a\r\nSet-Cookie: b\0c")};
-    http_answer(fixture->held[--fixture->held_count], 200, "a/b\r\nX: y", SLICE_LITERAL("ok"), &header, 1);
+    http_answer(fixture->held[--fixture->held_count], 200, "a/b\r\nX: y", SLICE_LITERAL("ok"),
+                &header, 1);
     peer_answer(peer, &answer);
     ck_assert(answer_has(&answer, "X-Test: a  Set-Cookie: b c"));
     ck_assert(answer_has(&answer, "Content-Type: a/b  X: y"));
@@ -285,16 +297,19 @@ START_TEST(problems)
     struct answer answer;
     peer_send(peer, "GET /hold HTTP/1.1\r\nHost: x\r\n\r\n");
     wait_until(fixture->loop, fixture->held_count == 1);
-    http_answer_problem(fixture->held[--fixture->held_count], 429, "the \"queue\" is full", "some-id", 7);
+    http_answer_problem(fixture->held[--fixture->held_count], 429, "the \"queue\" is full",
+                        "some-id", 7);
     peer_answer(peer, &answer);
     ck_assert_int_eq(answer.status, 429);
     ck_assert(answer_has(&answer, "Retry-After: 7"));
     ck_assert(answer_has(&answer, "X-Correlation-ID: some-id"));
     ck_assert(answer_has(&answer, "Content-Type: application/problem+json"));
-    ck_assert_str_eq(answer.body, "{\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,"
-                                  "\"detail\":\"the \\\"queue\\\" is full\",\"correlation_id\":\"some-id\"}");
+    ck_assert_str_eq(answer.body,
+                     "{\"type\":\"about:blank\",\"title\":\"Too Many Requests\",\"status\":429,"
+                     "\"detail\":\"the \\\"queue\\\" is full\",\"correlation_id\":\"some-id\"}");
     answer_done(&answer);
-    peer_send(peer, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); /* an error of the handler does not close */
+    peer_send(peer,
+              "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n"); /* an error of the handler does not close */
     expect_body(200, "");
 }
 END_TEST

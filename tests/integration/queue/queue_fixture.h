@@ -60,11 +60,13 @@ static inline void stop_loop(void)
     loop = loop_free(loop);
 }
 
-static void peer_wake(void *arg, const char *item, enum messaging_pattern pattern, unsigned partition)
+static void peer_wake(void *arg, const char *item, enum messaging_pattern pattern,
+                      unsigned partition)
 {
     struct peer *peer = arg;
     peer->wakes++;
-    snprintf(peer->wake, sizeof(peer->wake), "%s %s %u", item, messaging_pattern_words[pattern], partition);
+    snprintf(peer->wake, sizeof(peer->wake), "%s %s %u", item, messaging_pattern_words[pattern],
+             partition);
 }
 
 static void peer_up(void *arg, bool fresh)
@@ -172,11 +174,12 @@ static inline void wait_ok(struct result *result)
     ck_assert_int_eq(result->ended, 0);
     WAIT_FOR(result->ended > 0);
     ck_assert_int_eq(result->ended, 1);
-    ck_assert_msg(result->err.code == ERR_NONE, "%s: %s", error_word(result->err.code), result->err.text);
+    ck_assert_msg(result->err.code == ERR_NONE, "%s: %s", error_word(result->err.code),
+                  result->err.text);
 }
 
-static inline int64_t enqueue(struct peer *peer, struct queue_name name, const struct queue_entry *entries,
-                              size_t count)
+static inline int64_t enqueue(struct peer *peer, struct queue_name name,
+                              const struct queue_entry *entries, size_t count)
 {
     struct result result = {0};
     peer->queue->ops->enqueue(peer->queue, name, entries, count, on_enqueued, &result);
@@ -184,7 +187,8 @@ static inline int64_t enqueue(struct peer *peer, struct queue_name name, const s
     return result.number;
 }
 
-static inline struct queue_claimed *claim(struct peer *peer, struct queue_name name, size_t max, bool wait)
+static inline struct queue_claimed *claim(struct peer *peer, struct queue_name name, size_t max,
+                                          bool wait)
 {
     struct result result = {0};
     peer->queue->ops->claim(peer->queue, name, peer->id, max, wait, on_claimed, &result);
@@ -202,8 +206,8 @@ static inline size_t claim_count(struct peer *peer, struct queue_name name, size
     return count;
 }
 
-static inline struct queue_claimed *takeover(struct peer *peer, struct queue_name name, int64_t min_idle_ms,
-                                             size_t max)
+static inline struct queue_claimed *takeover(struct peer *peer, struct queue_name name,
+                                             int64_t min_idle_ms, size_t max)
 {
     struct result result = {0};
     peer->queue->ops->takeover(peer->queue, name, peer->id, min_idle_ms, max, on_claimed, &result);
@@ -212,8 +216,8 @@ static inline struct queue_claimed *takeover(struct peer *peer, struct queue_nam
     return result.claimed;
 }
 
-typedef void in_hand_call(struct queue *, struct queue_name, const char *, const struct queue_entry *const *,
-                          size_t, queue_done *, void *);
+typedef void in_hand_call(struct queue *, struct queue_name, const char *,
+                          const struct queue_entry *const *, size_t, queue_done *, void *);
 
 static inline void pointers_of(const struct queue_claimed *claimed, const struct queue_entry **ret)
 {
@@ -231,17 +235,20 @@ static inline void with_entries(struct peer *peer, in_hand_call *call, struct qu
     wait_ok(&result);
 }
 
-static inline void renew(struct peer *peer, struct queue_name name, const struct queue_claimed *claimed)
+static inline void renew(struct peer *peer, struct queue_name name,
+                         const struct queue_claimed *claimed)
 {
     with_entries(peer, peer->queue->ops->renew, name, claimed);
 }
 
-static inline void hand_back(struct peer *peer, struct queue_name name, const struct queue_claimed *claimed)
+static inline void hand_back(struct peer *peer, struct queue_name name,
+                             const struct queue_claimed *claimed)
 {
     with_entries(peer, peer->queue->ops->hand_back, name, claimed);
 }
 
-static inline void finish(struct peer *peer, struct queue_name name, const struct queue_claimed *claimed)
+static inline void finish(struct peer *peer, struct queue_name name,
+                          const struct queue_claimed *claimed)
 {
     struct result result = {0};
     const struct queue_entry *entries[QUEUE_BATCH_MAX];
@@ -250,8 +257,8 @@ static inline void finish(struct peer *peer, struct queue_name name, const struc
     wait_ok(&result);
 }
 
-static inline void retry(struct peer *peer, struct queue_name name, const struct queue_claimed *claimed,
-                         int64_t due_ms)
+static inline void retry(struct peer *peer, struct queue_name name,
+                         const struct queue_claimed *claimed, int64_t due_ms)
 {
     struct result result = {0};
     struct queue_retry retries[QUEUE_BATCH_MAX];

@@ -110,7 +110,9 @@ START_TEST(bytes_stay_as_they_are)
         bool is_odd = uuid_equal(claimed->entries[i].id, entries[0].id);
         bool is_large = uuid_equal(claimed->entries[i].id, entries[1].id);
         check_body(&claimed->entries[i], is_odd ? odd : large,
-                   is_odd ? sizeof(odd) : is_large ? MESSAGE_INLINE_MAX : 0);
+                   is_odd     ? sizeof(odd)
+                   : is_large ? MESSAGE_INLINE_MAX
+                              : 0);
     }
     queue_claimed_unref(claimed);
     free(large);
@@ -158,7 +160,8 @@ START_TEST(calls_over_nothing)
     hand_back(&alice, ADT, &none);
     ck_assert_uint_eq(claim_count(&alice, ADT, 0, true), 0);
     ck_assert_uint_eq(claim_count(&alice, ADT, 5, false), 0);
-    struct queue_claimed *claimed = takeover(&alice, (struct queue_name){"NEW", PATTERN_SYNC_RELIABLE, 0}, 0, 5);
+    struct queue_claimed *claimed =
+        takeover(&alice, (struct queue_name){"NEW", PATTERN_SYNC_RELIABLE, 0}, 0, 5);
     ck_assert_uint_eq(claimed->count, 0); /* no stream, no group */
     queue_claimed_unref(claimed);
 }
@@ -192,9 +195,9 @@ START_TEST(takeover_and_renew)
     queue_claimed_unref(taken);
     /* A minute goes by for four of them; two are renewed. */
     for (int i = 0; i < 4; i++)
-        freeReplyObject(redis_server_command(&server,
-                                             "XCLAIM hie:{ADT}:async_reliable workers alice 0 %s IDLE 60001",
-                                             first->entries[i].entry_id));
+        freeReplyObject(redis_server_command(
+            &server, "XCLAIM hie:{ADT}:async_reliable workers alice 0 %s IDLE 60001",
+            first->entries[i].entry_id));
     struct queue_claimed renewed = {.entries = first->entries, .count = 2};
     renew(&alice, ADT, &renewed);
     taken = takeover(&bob, ADT, 60000, 1);
@@ -208,7 +211,8 @@ START_TEST(takeover_and_renew)
     /* What bob has, alice neither renews nor hands back. */
     renew(&alice, ADT, first);
     hand_back(&alice, ADT, first);
-    redisReply *held = redis_server_command(&server, "XPENDING hie:{ADT}:async_reliable workers - + 10 bob");
+    redisReply *held =
+        redis_server_command(&server, "XPENDING hie:{ADT}:async_reliable workers - + 10 bob");
     ck_assert_uint_eq(held->elements, 2);
     freeReplyObject(held);
     ck_assert_uint_eq(claim_count(&bob, ADT, 10, false), 3);
@@ -229,10 +233,11 @@ START_TEST(takeover_goes_through_a_long_list)
         ck_assert_uint_eq(claim_count(&alice, ADT, QUEUE_BATCH_MAX, false), QUEUE_BATCH_MAX);
     }
     /* Only the last is idle: more than ten times the count stand before it. */
-    redisReply *last = redis_server_command(&server, "XREVRANGE hie:{ADT}:async_reliable + - COUNT 1");
-    freeReplyObject(redis_server_command(&server,
-                                         "XCLAIM hie:{ADT}:async_reliable workers alice 0 %s IDLE 99999 JUSTID",
-                                         last->element[0]->element[0]->str));
+    redisReply *last =
+        redis_server_command(&server, "XREVRANGE hie:{ADT}:async_reliable + - COUNT 1");
+    freeReplyObject(redis_server_command(
+        &server, "XCLAIM hie:{ADT}:async_reliable workers alice 0 %s IDLE 99999 JUSTID",
+        last->element[0]->element[0]->str));
     struct queue_claimed *taken = takeover(&bob, ADT, 90000, 2);
     ck_assert_uint_eq(taken->count, 1);
     ck_assert_str_eq(taken->entries[0].entry_id, last->element[0]->element[0]->str);
@@ -246,8 +251,8 @@ START_TEST(takeover_drops_deleted_entries)
     enqueue_one(&door, ADT, "gone");
     struct uuid kept = enqueue_one(&door, ADT, "kept");
     struct queue_claimed *first = claim(&alice, ADT, 5, false);
-    freeReplyObject(
-        redis_server_command(&server, "XDEL hie:{ADT}:async_reliable %s", first->entries[0].entry_id));
+    freeReplyObject(redis_server_command(&server, "XDEL hie:{ADT}:async_reliable %s",
+                                         first->entries[0].entry_id));
     struct queue_claimed *taken = takeover(&bob, ADT, 0, 5);
     ck_assert_uint_eq(taken->count, 1);
     ck_assert(uuid_equal(taken->entries[0].id, kept));
@@ -372,8 +377,8 @@ START_TEST(missing_sees_what_a_person_deleted)
     ck_assert(is_missing(&door, ADT, uuid_new(clock_wall_ms())));
     struct queue_claimed *claimed = claim(&alice, ADT, 1, false);
     ck_assert(!is_missing(&door, ADT, id));
-    freeReplyObject(
-        redis_server_command(&server, "XDEL hie:{ADT}:async_reliable %s", claimed->entries[0].entry_id));
+    freeReplyObject(redis_server_command(&server, "XDEL hie:{ADT}:async_reliable %s",
+                                         claimed->entries[0].entry_id));
     ck_assert(is_missing(&door, ADT, id));
     struct queue_entry again = entry_of("x");
     again.id = id;
@@ -404,7 +409,8 @@ END_TEST
 
 START_TEST(added_by_hand)
 {
-    redisReply *added = redis_server_command(&server, "XADD hie:{ADT}:async_reliable * body %s", "MSH|x");
+    redisReply *added =
+        redis_server_command(&server, "XADD hie:{ADT}:async_reliable * body %s", "MSH|x");
     struct queue_claimed *claimed = claim(&alice, ADT, 5, false);
     ck_assert_uint_eq(claimed->count, 1);
     const struct queue_entry *entry = &claimed->entries[0];
@@ -452,7 +458,8 @@ START_TEST(malformed_entries)
         ck_assert_int_eq(added->type, REDIS_REPLY_STRING);
         freeReplyObject(added);
     }
-    freeReplyObject(redis_server_command(&server, "XADD hie:{ADT}:async_reliable 9999999999999999-1 body x"));
+    freeReplyObject(
+        redis_server_command(&server, "XADD hie:{ADT}:async_reliable 9999999999999999-1 body x"));
     struct queue_claimed *claimed = claim(&alice, ADT, 20, false);
     ck_assert_uint_eq(claimed->count, count + 1);
     for (size_t i = 0; i < count; i++) {
@@ -525,8 +532,10 @@ START_TEST(dead_letters_are_capped)
     struct queue_dead dead[QUEUE_BATCH_MAX];
     for (int round = 0; round < 5; round++) {
         for (size_t i = 0; i < QUEUE_BATCH_MAX; i++)
-            dead[i] = (struct queue_dead){
-                .id = uuid_new(clock_wall_ms()), .at_ms = round, .error = "no", .body = body_of("x", 1)};
+            dead[i] = (struct queue_dead){.id = uuid_new(clock_wall_ms()),
+                                          .at_ms = round,
+                                          .error = "no",
+                                          .body = body_of("x", 1)};
         bury(dead, QUEUE_BATCH_MAX);
     }
     ck_assert_int_eq(redis_server_integer(&server, "XLEN hie:{ADT}:dead"), 1000);
@@ -543,7 +552,8 @@ START_TEST(reply_is_left_once)
     uuid_format(id, text);
     for (int i = 0; i < 2; i++) {
         struct result result = {0};
-        door.queue->ops->reply(door.queue, "ADT", id, slice_of("AA\0|", 4), 60000, on_done, &result);
+        door.queue->ops->reply(door.queue, "ADT", id, slice_of("AA\0|", 4), 60000, on_done,
+                               &result);
         wait_ok(&result);
     }
     ck_assert_int_eq(redis_server_integer(&server, "LLEN hie:{ADT}:reply:%s", text), 1);
@@ -563,9 +573,11 @@ END_TEST
 START_TEST(heartbeat_and_leave)
 {
     struct result result = {0};
-    alice.queue->ops->heartbeat(alice.queue, "alice", "host-1", 77, "ADT,ORU", 3, 60000, on_done, &result);
+    alice.queue->ops->heartbeat(alice.queue, "alice", "host-1", 77, "ADT,ORU", 3, 60000, on_done,
+                                &result);
     wait_ok(&result);
-    redisReply *fields = redis_server_command(&server, "HMGET hie:worker:alice host pid items in_hand");
+    redisReply *fields =
+        redis_server_command(&server, "HMGET hie:worker:alice host pid items in_hand");
     ck_assert_str_eq(fields->element[0]->str, "host-1");
     ck_assert_str_eq(fields->element[1]->str, "77");
     ck_assert_str_eq(fields->element[2]->str, "ADT,ORU");
@@ -581,7 +593,8 @@ START_TEST(heartbeat_and_leave)
     wait_ok(&result);
     ck_assert_int_eq(redis_server_integer(&server, "EXISTS hie:worker:alice"), 0);
     ck_assert_int_eq(redis_server_integer(&server, "SISMEMBER hie:{ADT}:idle alice"), 0);
-    redisReply *consumers = redis_server_command(&server, "XINFO CONSUMERS hie:{ADT}:async_reliable workers");
+    redisReply *consumers =
+        redis_server_command(&server, "XINFO CONSUMERS hie:{ADT}:async_reliable workers");
     ck_assert_uint_eq(consumers->elements, 1); /* it still holds an entry */
     freeReplyObject(consumers);
     finish(&alice, ADT, claimed);
@@ -594,7 +607,8 @@ START_TEST(heartbeat_and_leave)
     ck_assert_uint_eq(consumers->elements, 0);
     freeReplyObject(consumers);
     result = (struct result){0};
-    alice.queue->ops->leave(alice.queue, (struct queue_name){.item = "NEVER"}, "alice", on_done, &result);
+    alice.queue->ops->leave(alice.queue, (struct queue_name){.item = "NEVER"}, "alice", on_done,
+                            &result);
     wait_ok(&result);
     queue_claimed_unref(claimed);
 }

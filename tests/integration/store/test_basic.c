@@ -353,9 +353,8 @@ START_TEST(test_poison)
         rows[i] = new_message("In");
         list[i] = &rows[i];
     }
-    rows[3].control_id = slice_of("M\xfc"
-                                  "ller\0\xc3",
-                                  7);
+    const char latin1[] = {'M', (char)0xfc, 'l', 'l', 'e', 'r', '\0', (char)0xc3};
+    rows[3].control_id = slice_of(latin1, sizeof(latin1));
     char longer[300];
     memset(longer, 'x', sizeof(longer));
     rows[4].sender = slice_of(longer, sizeof(longer));

@@ -24,6 +24,13 @@ ENDED = END_EVENTS
 CRASHES = re.compile(r"AddressSanitizer|LeakSanitizer|runtime error:|\bBUG\b|Assertion|event=bug")
 
 
+class Dumper(yaml.SafeDumper):
+    """Writes equal values out instead of naming them by anchors, which production files do not have."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
 # ---- productions ---------------------------------------------------------------------------------------------
 
 
@@ -178,7 +185,7 @@ class Fleet:
             listener["listen"] = f"127.0.0.1:{self.listeners[key]}"
         self.config = config
         temporary = self.config_path.with_suffix(".new")
-        temporary.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        temporary.write_text(yaml.dump(config, Dumper=Dumper, sort_keys=False), encoding="utf-8")
         temporary.rename(self.config_path)
 
     def program_env(self, **over):
@@ -192,13 +199,15 @@ class Fleet:
 
     def make_dispatcher(self, name="dispatcher", port=None, **env):
         port = port or self.http_port
-        return self.program(name, DISPATCHER, port, HIE_HTTP_LISTEN=f"127.0.0.1:{port}", **env)
+        env = {"HIE_HTTP_LISTEN": f"127.0.0.1:{port}", **env}
+        return self.program(name, DISPATCHER, port, **env)
 
     def add_worker(self, *arguments, **env):
         """Makes another worker and gives it, not started."""
         port = free_port()
         name = f"worker-{len(self.workers) + len(self.retired) + 1}"
-        worker = self.program(name, WORKER, port, *arguments, HIE_WORKER_LISTEN=f"127.0.0.1:{port}", **env)
+        env = {"HIE_WORKER_LISTEN": f"127.0.0.1:{port}", **env}
+        worker = self.program(name, WORKER, port, *arguments, **env)
         self.workers.append(worker)
         return worker
 
@@ -213,6 +222,8 @@ class Fleet:
 
     def restart_dispatcher(self):
         self.dispatcher.start()
+        for client in (self.http, self.dispatcher.http):
+            client.close()
         self.wait_program_ready(self.dispatcher)
 
     # -- senders

@@ -280,6 +280,12 @@ START_TEST(several_messages)
     ck_assert_uint_eq(m.segment_count, 6);
     hl7_done(&m);
 
+    /* What only begins like a header is numbered like others. */
+    m = parse(SLICE_LITERAL("MSH|^~\\&|A\rMSHello|a|b\rBHS|"));
+    ck_slice(hl7_field(&m.separators, hl7_segment(&m, 1), 1).raw, "a");
+    ck_slice(m.rest, "BHS|");
+    hl7_done(&m);
+
     /* A second header with the same separator ends the message also when it is broken. */
     m = parse(SLICE_LITERAL("MSH|^~\\&|A\rMSH|^^^|B\rPID|1"));
     ck_value(&m, "PID-1", HL7_ABSENT, "");

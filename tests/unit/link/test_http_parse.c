@@ -39,8 +39,9 @@ static const struct parse_case {
     {CHUNKED "5\r\nhello\r\n1\r\n!\r\n0\r\n\r\nGE", 0, "hello!", 2},
     {CHUNKED "2;name=\"x\"\r\n\n\r\r\n0\r\nTrailer: x\r\n\r\n", 0, "\n\r", 0},
     /* an offer to upgrade, as some clients send with every first request, is not taken up */
-    {"POST / HTTP/1.1\r\n" HOST "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok", 0, "ok",
-     0},
+    {"POST / HTTP/1.1\r\n" HOST
+     "Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok",
+     0, "ok", 0},
     /* the request line */
     {"GET / HXXX/1.1\r\n" HOST "\r\n", 400, NULL, 0},
     {"GET / HTTP/2.0\r\n" HOST "\r\n", 505, NULL, 0},
@@ -72,8 +73,10 @@ static const struct parse_case {
     {"GET / HTTP/1.1\r\n" HOST "A: b\rX: c\r\n\r\n", 400, NULL, 0},
     {"GET / HTTP/1.1\r\n" HOST "\rX", 400, NULL, 0},
     /* two ways to read where the body ends */
-    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, NULL, 0},
-    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n", 400, NULL, 0},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     400, NULL, 0},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n0\r\n\r\n",
+     400, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nContent-Length: 1\r\n\r\nx", 400, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx", 400, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1, 1\r\n\r\nx", 400, NULL, 0},
@@ -85,12 +88,15 @@ static const struct parse_case {
     {"POST / HTTP/1.1\r\n" HOST "Content-Length : 1\r\n\r\nx", 400, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999999\r\n\r\nx", 400, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400, NULL, 0},
-    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \x0b" "chunked\r\n\r\n0\r\n\r\n", 400, NULL, 0},
+    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: \x0b"
+     "chunked\r\n\r\n0\r\n\r\n",
+     400, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501, NULL, 0},
     {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: identity\r\n\r\n", 501, NULL, 0},
-    {"POST / HTTP/1.1\r\n" HOST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 501,
-     NULL, 0},
+    {"POST / HTTP/1.1\r\n" HOST
+     "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     501, NULL, 0},
     {"POST / HTTP/1.0\r\n" HOST "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, NULL, 0},
     /* chunks */
     {CHUNKED "g\r\n", 400, NULL, 0},
@@ -116,8 +122,8 @@ static const struct parse_case {
 };
 
 /* Feeds pieces that end at the given places; what a step leaves is offered again with the next piece. */
-static enum http_parse_step feed(struct http_request *request, const char *bytes, const size_t *ends, size_t count,
-                                 size_t *ret_used)
+static enum http_parse_step feed(struct http_request *request, const char *bytes,
+                                 const size_t *ends, size_t count, size_t *ret_used)
 {
     enum http_parse_step step = PARSE_MORE;
     size_t at = 0;
@@ -273,7 +279,8 @@ START_TEST(memory_follows_the_bytes)
         enum http_parse_step step = http_parse_feed(request, piece, sizeof(piece), &used);
         ck_assert_uint_eq(used, sizeof(piece));
         ck_assert_int_eq(step, i == 9999 ? PARSE_WHOLE : PARSE_MORE);
-        ck_assert(request->body.capacity <= HTTP_BODY_STEP || request->body.capacity <= 2 * request->body.len);
+        ck_assert(request->body.capacity <= HTTP_BODY_STEP ||
+                  request->body.capacity <= 2 * request->body.len);
     }
     ck_assert_uint_eq(request->body.capacity, 10000000);
     ck_assert_uint_ge(server.memory, 10000000);
@@ -286,8 +293,8 @@ START_TEST(over_the_memory_budget)
 {
     server.options.max_body = 1 << 20;
     server.options.memory_budget = 64 << 10;
-    static const char *const heads[] = {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n",
-                                        CHUNKED "fffff\r\n"};
+    static const char *const heads[] = {
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n", CHUNKED "fffff\r\n"};
     char piece[1000] = {0};
     struct http_request *request = http_request_new(&conn);
     enum http_parse_step step = PARSE_MORE;
@@ -331,7 +338,8 @@ START_TEST(targets_are_split_and_decoded)
 {
     char bytes[200];
     const struct target_case *wanted = &targets[_i];
-    snprintf(bytes, sizeof(bytes), "GET %s HTTP/1.1\r\nHost: a\r\nX-One:  1 \r\nx-one: 2\r\nEmpty:\r\n\r\n",
+    snprintf(bytes, sizeof(bytes),
+             "GET %s HTTP/1.1\r\nHost: a\r\nX-One:  1 \r\nx-one: 2\r\nEmpty:\r\n\r\n",
              wanted->target);
     struct http_request *request = http_request_new(&conn);
     struct slice value = SLICE_LITERAL("untouched");
@@ -364,7 +372,8 @@ int main(void)
     tcase_add_loop_test(tests, framing_is_bounded, 0, 2);
     tcase_add_test(tests, memory_follows_the_bytes);
     tcase_add_loop_test(tests, over_the_memory_budget, 0, 2);
-    tcase_add_loop_test(tests, targets_are_split_and_decoded, 0, sizeof(targets) / sizeof(targets[0]));
+    tcase_add_loop_test(tests, targets_are_split_and_decoded, 0,
+                        sizeof(targets) / sizeof(targets[0]));
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -13,10 +13,10 @@ static const struct {
     {"\"\\", 2, "\"\\\"\\\\\""},
     {"a\r\n\t\0\x1f\x7f", 7, "\"a\\u000d\\u000a\\u0009\\u0000\\u001f\\u007f\""},
     {"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", 9, "\"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80\""},
-    {"\xe4 \xc3", 3, "\"? ?\""},                 /* Latin-1, cut off */
-    {"\xc0\xaf\xe0\x80\xaf", 5, "\"?????\""},     /* overlong */
-    {"\xed\xa0\x80", 3, "\"???\""},               /* a surrogate */
-    {"\xf4\x90\x80\x80\xff", 5, "\"?????\""},     /* above U+10FFFF */
+    {"\xe4 \xc3", 3, "\"? ?\""},              /* Latin-1, cut off */
+    {"\xc0\xaf\xe0\x80\xaf", 5, "\"?????\""}, /* overlong */
+    {"\xed\xa0\x80", 3, "\"???\""},           /* a surrogate */
+    {"\xf4\x90\x80\x80\xff", 5, "\"?????\""}, /* above U+10FFFF */
 };
 
 START_TEST(texts)
@@ -25,7 +25,8 @@ START_TEST(texts)
     buffer_init(&out, 1000);
     char *exact = malloc(cases[_i].len + 1);
     memcpy(exact, cases[_i].text, cases[_i].len);
-    exact = realloc(exact, cases[_i].len ? cases[_i].len : 1); /* so that a read past the end is seen */
+    exact =
+        realloc(exact, cases[_i].len ? cases[_i].len : 1); /* so that a read past the end is seen */
     json_text_append(&out, slice_of(exact, cases[_i].len));
     ck_assert(slice_is(buffer_slice(&out), cases[_i].json));
     free(exact);

@@ -409,6 +409,54 @@ START_TEST(expansion_is_bounded)
 }
 END_TEST
 
+START_TEST(expansion_of_the_whole_file_is_bounded)
+{
+    char *big = mem_alloc(60001);
+    memset(big, 'x', 60000);
+    setenv("HIE_TEST_TEXT", big, 1);
+    struct buffer yaml;
+    buffer_init(&yaml, 1u << 20);
+    buffer_append_text(&yaml, "items:\n");
+    for (unsigned i = 0; i < 200; i++)
+        buffer_printf(&yaml, "  - {id: i%u, class: '${HIE_TEST_TEXT}', queue_type: unordered}\n",
+                      i);
+    struct diagnostics all;
+    ck_assert_ptr_null(production_parse(buffer_slice(&yaml), &all));
+    ck_assert_uint_eq(all.error_count, 200);
+    ck_assert_str_eq(all.list[0].message, "unknown class `${HIE_TEST_TEXT}`");
+    ck_assert_str_eq(all.list[199].message, "`class`: the values with environment variables are "
+                                            "larger than 4194304 bytes together");
+    diagnostics_done(&all);
+    buffer_done(&yaml);
+    free(big);
+    clean_environment();
+}
+END_TEST
+
+START_TEST(patterns_of_the_whole_file_are_bounded)
+{
+    struct buffer yaml;
+    buffer_init(&yaml, 4u << 20);
+    buffer_append_text(&yaml, "items:\n"
+                              "  - {id: out, class: Echo, queue_type: unordered}\n"
+                              "  - id: in\n"
+                              "    class: HL7RoutingEngine\n"
+                              "    queue_type: unordered\n"
+                              "    settings:\n"
+                              "      rules:\n");
+    for (unsigned i = 0; i < 2000; i++)
+        buffer_printf(&yaml, "      - {when: {PID-3: {matches: '((abc){90}){15}'}}, to: out}\n");
+    struct diagnostics all;
+    ck_assert_ptr_null(production_parse(buffer_slice(&yaml), &all));
+    ck_assert_uint_gt(all.error_count, 0);
+    ck_assert_uint_lt(all.error_count, 2000); /* some fit */
+    ck_assert_str_eq(all.list[0].message,
+                     "the regular expressions of the file are too large together");
+    diagnostics_done(&all);
+    buffer_done(&yaml);
+}
+END_TEST
+
 /* ---- references ---- */
 
 START_TEST(many_items_and_long_chains)
@@ -516,6 +564,8 @@ int main(void)
     tcase_add_test(tests, environment_wins_over_the_file);
     tcase_add_test(tests, environment_gives_item_defaults);
     tcase_add_test(tests, expansion_is_bounded);
+    tcase_add_test(tests, expansion_of_the_whole_file_is_bounded);
+    tcase_add_test(tests, patterns_of_the_whole_file_are_bounded);
     tcase_add_test(tests, many_items_and_long_chains);
     tcase_add_test(tests, diamond_is_no_circle);
     tcase_add_test(tests, unreadable_files);

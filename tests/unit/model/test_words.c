@@ -81,6 +81,32 @@ START_TEST(sorting)
 }
 END_TEST
 
+START_TEST(messages_are_printable)
+{
+    static const struct {
+        const char *raw, *shown;
+    } cases[] = {
+        {"a\x1b[2J\n\x7f", "a?[2J??"},
+        {"ä€𝄞 → …", "ä€𝄞 → …"},
+        {"\xc2\x9b"
+         "31m",
+         "??31m"},     /* C1 */
+        {"\xc3", "?"}, /* cut */
+        {"\xe2\x82", "??"},
+        {"\xf0\x9d\x84", "???"},
+        {"\xc0\xaf\xe0\x80\xaf", "?????"}, /* overlong */
+        {"\xed\xa0\x80", "???"},           /* surrogate */
+        {"\xf4\x90\x80\x80\xff", "?????"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct diagnostics all = {0};
+        diagnostics_error(&all, 1, "%s", cases[i].raw);
+        ck_assert_str_eq(all.list[0].message, cases[i].shown);
+        diagnostics_done(&all);
+    }
+}
+END_TEST
+
 /* ---- environment ---- */
 
 static void expand_to(const char *text, const char *expected)
@@ -317,6 +343,7 @@ int main(void)
     tcase_add_test(tests, nearest_words);
     tcase_add_test(tests, quotes);
     tcase_add_test(tests, sorting);
+    tcase_add_test(tests, messages_are_printable);
     tcase_add_test(tests, environment);
     tcase_add_test(tests, addresses);
     tcase_add_test(tests, urls);

@@ -1,0 +1,213 @@
+/* The reconciler with a fake store and queue. */
+#include "store/reconciler.h"
+
+#include "fake_queue.h"
+#include "fake_store.h"
+#include "run_loop.h"
+
+#include <check.h>
+
+static const char yaml[] = "production: {name: test}\n"
+                           "items:\n"
+                           "  - {id: One, class: Echo, queue_type: unordered}\n"
+                           "  - {id: Two, class: Echo, queue_type: unordered}\n";
+
+static struct loop *loop;
+static struct production *production;
+static struct metrics *metrics;
+static struct fake_store store;
+static struct fake_queue queue;
+static struct reconciler *reconciler;
+
+static void setup(void)
+{
+    struct diagnostics diagnostics;
+    production = production_parse(slice_text(yaml), &diagnostics);
+    diagnostics_print(&diagnostics, "test");
+    diagnostics_done(&diagnostics);
+    ck_assert_ptr_nonnull(production);
+    loop = loop_new();
+    metrics = metrics_new();
+    fake_store_init(&store);
+    fake_queue_init(&queue);
+    reconciler = reconciler_new(loop, production, &queue.queue, &store.store, "me", metrics);
+}
+
+static void teardown(void)
+{
+    fake_store_end(&store);
+    fake_queue_end(&queue);
+    reconciler_free(reconciler);
+    metrics_free(metrics);
+    loop_free(loop);
+    production_free(production);
+}
+
+static struct fake_store_call *wait_store(enum fake_store_op op)
+{
+    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) > 0);
+    return fake_store_take(&store, op);
+}
+
+static void answer_lease(int64_t token)
+{
+    struct fake_store_call *call = wait_store(FAKE_LEASE);
+    ((store_leased *)call->done)(call->arg, &fake_ok, token);
+    free(call);
+}
+
+static void answer_mark(int64_t low)
+{
+    struct fake_store_call *call = wait_store(FAKE_LOW_MARK);
+    ((store_mark_done *)call->done)(call->arg, &fake_ok, low);
+    free(call);
+}
+
+static struct store_unfinished row_of(struct uuid id, const char *item, int64_t seq, int64_t age_ms)
+{
+    return (struct store_unfinished){.message = {.id = id,
+                                                 .item = item,
+                                                 .seq = seq,
+                                                 .received_us = clock_wall_us() - age_ms * 1000,
+                                                 .body = body_of("x", 1)},
+                                     .body_len = 1};
+}
+
+static void answer_page(int64_t after_seq, const struct store_unfinished *rows, size_t count,
+                        int64_t next_seq, bool end)
+{
+    struct fake_store_call *call = wait_store(FAKE_UNFINISHED);
+    ck_assert_int_eq(call->number, after_seq);
+    ((store_page *)call->done)(call->arg, &fake_ok, rows, count, next_seq, end);
+    free(call);
+}
+
+static void answer_missing(const char *item, const bool *missing, size_t count)
+{
+    struct fake_queue_call *call = fake_queue_take(&queue, FAKE_MISSING);
+    ck_assert_str_eq(call->name.item, item);
+    ck_assert_uint_eq(call->count, count);
+    ((queue_missing_done *)call->done)(call->arg, &fake_ok, missing);
+    free(call);
+}
+
+START_TEST(enqueues_what_the_queue_lacks)
+{
+    struct store_unfinished rows[] = {row_of(uuid_new(1), "One", 11, 60000),
+                                      row_of(uuid_new(2), "Two", 12, 60000),
+                                      row_of(uuid_new(3), "One", 13, 60000),
+                                      row_of(uuid_new(4), "Unknown", 14, 60000)};
+    reconciler_links_changed(reconciler, true, true);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, 4, 14, true);
+    answer_missing("One", (const bool[]){false, true}, 2);
+    answer_missing("Two", (const bool[]){false}, 1);
+    struct fake_store_call *fetch = fake_store_take(&store, FAKE_FETCH);
+    ck_assert_uint_eq(fetch->count, 1);
+    ck_assert(uuid_equal(fetch->ids[0], rows[2].message.id));
+    ((store_rows *)fetch->done)(fetch->arg, &fake_ok, &rows[2], 1);
+    free(fetch);
+    struct fake_queue_call *enqueue = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_uint_eq(enqueue->count, 1);
+    ck_assert(uuid_equal(enqueue->entries[0].id, rows[2].message.id));
+    fake_queue_answer_depth(enqueue, &fake_ok, 1);
+    answer_mark(10);
+    answer_lease(7); /* the next round */
+}
+END_TEST
+
+START_TEST(leaves_the_youngest_to_their_owners)
+{
+    struct store_unfinished rows[] = {row_of(uuid_new(1), "One", 11, 60000),
+                                      row_of(uuid_new(2), "One", 12, 100)};
+    reconciler_links_changed(reconciler, true, true);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, 2, 12, false);
+    answer_missing("One", (const bool[]){false}, 1);
+    answer_mark(10); /* the round ended with the young row */
+}
+END_TEST
+
+START_TEST(compares_the_youngest_too_when_redis_lost_its_data)
+{
+    struct store_unfinished rows[] = {row_of(uuid_new(2), "One", 12, 100)};
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, 1, 12, true);
+    answer_missing("One", (const bool[]){false}, 1);
+    answer_mark(10);
+}
+END_TEST
+
+START_TEST(goes_on_page_by_page)
+{
+    reconciler_links_changed(reconciler, true, true);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, NULL, 0, 500, false);
+    answer_page(500, NULL, 0, 900, false);
+    answer_page(900, NULL, 0, 950, true);
+    answer_mark(950);
+}
+END_TEST
+
+START_TEST(another_owner_is_left_alone)
+{
+    reconciler_links_changed(reconciler, true, true);
+    answer_lease(0);
+    answer_lease(0);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+}
+END_TEST
+
+START_TEST(a_comparison_that_failed_begins_again)
+{
+    struct store_unfinished rows[] = {row_of(uuid_new(2), "One", 12, 100)};
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, 1, 12, false);
+    fake_queue_end(&queue); /* Redis is lost again */
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, 1, 12, true); /* from the start, the young row too */
+    answer_missing("One", (const bool[]){false}, 1);
+}
+END_TEST
+
+START_TEST(rests_while_a_link_is_down)
+{
+    reconciler_links_changed(reconciler, false, true);
+    reconciler_compare(reconciler);
+    run_loop_turns(loop);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+    reconciler_links_changed(reconciler, true, true);
+    answer_lease(7);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("reconciler");
+    TCase *cases = tcase_create("reconciler");
+    tcase_set_timeout(cases, 20);
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_test(cases, enqueues_what_the_queue_lacks);
+    tcase_add_test(cases, leaves_the_youngest_to_their_owners);
+    tcase_add_test(cases, compares_the_youngest_too_when_redis_lost_its_data);
+    tcase_add_test(cases, goes_on_page_by_page);
+    tcase_add_test(cases, another_owner_is_left_alone);
+    tcase_add_test(cases, a_comparison_that_failed_begins_again);
+    tcase_add_test(cases, rests_while_a_link_is_down);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? 1 : 0;
+}
