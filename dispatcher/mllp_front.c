@@ -201,6 +201,7 @@ static void on_bytes(void *data, struct slice bytes)
     }
     metric_add(peer->front->junk, (int64_t)(peer->reader.junk_count - peer->junk_counted));
     peer->junk_counted = peer->reader.junk_count;
+    mllp_reader_release(&peer->reader); /* an idle peer holds no frame's memory */
     flush(peer);
 }
 

@@ -30,8 +30,9 @@ struct http_server_options {
     int64_t read_timeout_ms; /* a whole request must arrive within it once its first byte did; 0: 30000; answered 408 */
     int64_t idle_timeout_ms; /* keep-alive without a request; 0: 75000 */
     void (*on_request)(void *arg, struct http_request *request); /* the request is whole; it must be answered once */
-    /* The peer went away before the answer. The request is still to be answered (the answer is dropped), but
-     * work for it may be given up. May be NULL. */
+    /* The peer went away before the answer. The request is still to be answered, once (here already, too): the answer is
+     * dropped, or sent when the peer only ended its sending, which cannot be told apart at first. Work that serves
+     * nobody but this peer may be given up. May be NULL. */
     void (*on_gone)(void *arg, struct http_request *request);
     void *arg;
 };
@@ -46,6 +47,7 @@ unsigned http_server_connections(const struct http_server *server);
 void http_server_drain(struct http_server *server);
 /* True when no connection is left. */
 bool http_server_idle(const struct http_server *server);
+/* Not from inside its callbacks. Requests in hand stay valid until they are answered, to nobody. */
 struct http_server *http_server_free(struct http_server *server);
 
 /* ---- a request: valid until it is answered ---- */
@@ -70,7 +72,7 @@ struct http_header {
 void http_answer(struct http_request *request, int status, const char *content_type, struct slice body,
                  const struct http_header *headers, size_t header_count);
 /* RFC 9457: {"type":"about:blank","title":…,"status":…,"detail":…} with application/problem+json. `correlation_id`
- * may be NULL; retry_after_s 0 leaves the header out. */
+ * may be NULL, else it is X-Correlation-ID as well; retry_after_s 0 leaves the header out. */
 void http_answer_problem(struct http_request *request, int status, const char *detail,
                          const char *correlation_id, int retry_after_s);
 

@@ -19,7 +19,7 @@ local GROUP = 'workers'
 local BATCH_MAX = 256
 local DEAD_MAX = 1000
 local PARKED = 'delayed' -- in the index in place of an entry id
-local PATTERNS = {'async_reliable', 'sync_reliable', 'concurrent_async', 'concurrent_sync'}
+local PATTERNS = {async_reliable = true, sync_reliable = true, concurrent_async = true, concurrent_sync = true}
 
 -- Lua's globals are there for running functions only, not while the library loads: see register.
 local call, try, unpack, find, match, lower
@@ -68,10 +68,21 @@ end
 -- "hie:{ADT_Archive/3}:async_reliable" is prefix "hie", tag "ADT_Archive/3", and its base is all before the pattern.
 local function queue_of(stream)
     local prefix, tag, pattern = match(stream, '^(.-):{([^{}]+)}:([a-z_]+)$')
-    if not prefix then
-        refuse('KEYS[1] is not a stream <prefix>:{<item>}:<pattern>')
+    if not PATTERNS[pattern] then
+        refuse('not a stream <prefix>:{<item>}:<pattern>')
     end
     return prefix, tag, pattern
+end
+
+-- Producers write the keys themselves: a misspelt one would part an entry from its queue.
+local function check_family(keys)
+    local prefix, tag, pattern = queue_of(keys[1])
+    local base = prefix .. ':{' .. tag .. '}:'
+    if keys[2] ~= keys[1] .. ':index' or keys[3] ~= base .. 'delayed' or keys[4] ~= base .. 'parked' or
+        keys[5] ~= base .. 'idle' then
+        refuse('the keys are not stream, stream:index, delayed, parked, idle of one item')
+    end
+    return pattern
 end
 
 -- ---- waking ----
@@ -177,6 +188,7 @@ end
 -- KEYS stream index delayed parked idle; ARGV cid at due pri key meta body, for each entry.
 local function enqueue(keys, args)
     check_keys(keys, 5)
+    local pattern = check_family(keys)
     local stream, index, delayed, parked, idle = unpack(keys)
     local count = count_of(args, 1, 7)
     local cids = {}
@@ -184,7 +196,6 @@ local function enqueue(keys, args)
         check_entry(args, i * 7 - 6)
         cids[i] = args[i * 7 - 6]
     end
-    local _, _, pattern = queue_of(stream)
     local known = call('HMGET', index, unpack(cids))
     local added, waiting, indexed, seen = 0, 0, {}, {}
     for i = 1, count do

@@ -4,6 +4,7 @@ Throughput is read from PostgreSQL after the fact, from what stands in its rows:
 committed. So nothing is asked of the servers while they are measured."""
 
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -120,10 +121,13 @@ class Bench:
 
     def run(self, name, protocol, item, connections, seconds, rate=0):
         """One run of load, and what became of every message of it."""
+        begin, busy, own = time.monotonic(), procs.busy_seconds(), sum(os.times()[:4])
         cpu = {group: procs.cpu_seconds(pids) for group, pids in self.fleet.pids.items()}
         load = self.load(protocol, item, connections, seconds, rate)
         drained = self.drain()
         used = {group: procs.cpu_seconds(pids) - cpu[group] for group, pids in self.fleet.pids.items()}
+        others = procs.busy_seconds() - busy - sum(used.values()) - (sum(os.times()[:4]) - own)
+        others /= (time.monotonic() - begin) * (os.cpu_count() or 1)
         used["load"] = load["cpu"]["user"] + load["cpu"]["system"]
         rows = self.rows(load["started_at"] - 0.01, item)
         completed = sum(1 for _, done in rows if done is not None)
@@ -152,6 +156,7 @@ class Bench:
             "completion_ms": percentiles((done - came) * 1000 for came, done in rows if done is not None),
             "cpu_us": {group: seconds_used * 1e6 / max(completed, 1) for group, seconds_used in used.items()},
             "cpu_s": used,
+            "others_share": max(0.0, others),
         }
         result["cpu_us"]["total"] = sum(result["cpu_us"].values())
         return result

@@ -2,6 +2,7 @@
 #include "queue_fixture.h"
 
 #include "base/embedded.h"
+#include "queue/queue_redis.h"
 
 #define STREAM "hie:{ADT}:async_reliable"
 #define KEYS5 STREAM " " STREAM ":index hie:{ADT}:delayed hie:{ADT}:parked hie:{ADT}:idle"
@@ -16,6 +17,7 @@ static void setup_server(void)
                                              redis_functions[0].len);
     ck_assert_msg(reply->type == REDIS_REPLY_STRING, "%s", reply->str);
     freeReplyObject(reply);
+    ck_assert_int_eq(redis_server_integer(&server, "FCALL hie1_revision 0"), QUEUE_REDIS_REVISION);
 }
 
 static void teardown_server(void)
@@ -84,6 +86,10 @@ START_TEST(enqueue_refuses)
         "FCALL hie1_enqueue 5 " KEYS5 " " ID1 " 1 '' '' '' ''",             /* six arguments */
         "FCALL hie1_enqueue 4 a b c d " ID1 " 1 '' '' '' '' body",          /* four keys */
         "FCALL hie1_enqueue 5 nostream b c d e " ID1 " 1 '' '' '' '' body", /* no hash tag */
+        "FCALL hie1_enqueue 5 hie:{ADT}:no_pattern b c d e " ID1 " 1 '' '' '' '' body",
+        "FCALL hie1_enqueue 5 " STREAM " " STREAM
+        ":index hie:{ORU}:delayed hie:{ADT}:parked hie:{ADT}:idle " ID1
+        " 1 '' '' '' '' body", /* of two items */
         "FCALL hie1_enqueue 5 " KEYS5 " not-an-id 1 '' '' '' '' body",
         "FCALL hie1_enqueue 5 " KEYS5 " 0197A000-0000-7000-8000-000000000001 1 '' '' '' '' body",
         "FCALL hie1_enqueue 5 " KEYS5 " 0197a000-0000-7000-8000-0000000000011 1 '' '' '' '' body",

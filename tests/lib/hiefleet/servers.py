@@ -122,6 +122,39 @@ class Postgres(Process):
         finally:
             connection.close()
 
+    def backends(self):
+        """The server's children, which have process groups of their own."""
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    fields = (entry / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+                except OSError:
+                    continue
+                if int(fields[1]) == self.pid:
+                    found.append(int(entry.name))
+        return found
+
+    def send_all(self, number):
+        for pid in [self.pid] + self.backends():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+
+    def pause(self):
+        self.send_all(signal.SIGSTOP)
+
+    def resume(self):
+        if self.alive:
+            self.send_all(signal.SIGCONT)
+
+    def kill(self):
+        """As if the machine had lost its power, less the unsynced pages."""
+        if self.alive:
+            self.send_all(signal.SIGKILL)
+        super().kill()
+
     def stop(self, number=signal.SIGINT, timeout=60):
         """SIGINT is its fast shutdown."""
         return super().stop(number, timeout)
