@@ -127,17 +127,26 @@ build_release() { # TARGET…
 }
 
 build_preset() { # PRESET FOLDER TARGET…
-    local preset=$1 folder=$ROOT/$2 log
+    local preset=$1 folder=$ROOT/$2
+    configure_preset "$preset" "$2"
     shift 2
+    say "${0##*/}: building $preset"
+    quietly "the $preset build" cmake --build "$folder" ${1:+--target} "$@"
+}
+
+configure_preset() { # PRESET FOLDER
+    [[ -f $ROOT/$2/build.ninja ]] || (cd -- "$ROOT" && quietly "configuring $1" cmake --preset "$1")
+}
+
+# Runs a command and shows what it wrote only when it fails, which ends the script.
+quietly() { # WHAT COMMAND…
+    local what=$1 log
+    shift
     log=$(mktemp)
-    say "${0##*/}: building ${preset}"
-    if ! {
-        { [[ -f $folder/build.ninja ]] || (cd -- "$ROOT" && cmake --preset "$preset"); } &&
-            cmake --build "$folder" ${1:+--target} "$@"
-    } >"$log" 2>&1 </dev/null; then
+    if ! "$@" >"$log" 2>&1 </dev/null; then
         tail -n 60 -- "$log" >&2
         rm -f -- "$log"
-        die "the $preset build failed"
+        die "$what failed"
     fi
     rm -f -- "$log"
 }

@@ -25,7 +25,8 @@ struct http_call_request {
 
 struct http_call_result {
     struct err err; /* code ERR_NONE when an answer came: ERR_TIMEOUT (sent, no answer in time), ERR_UNAVAILABLE (could not
-                       connect, in time: nothing was sent), ERR_OUTCOME_UNKNOWN (cut off after sending), ERR_TOO_LARGE, ERR_INVALID (bad URL) otherwise; texts name no content */
+                       connect, in time: nothing was sent), ERR_OUTCOME_UNKNOWN (cut off after sending),
+                       ERR_TOO_LARGE, ERR_INVALID (bad URL or header) otherwise; texts name no content */
     int status;
     struct slice content_type; /* borrowed for the callback */
     struct slice body;

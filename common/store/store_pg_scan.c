@@ -24,19 +24,23 @@ _Static_assert(MESSAGE_INLINE_MAX == 65536 && STORE_BATCH_BYTES == 33554432,
     " ORDER BY s.seq LIMIT " limit ") UNION ALL (SELECT a.seq, " LIGHT_COLUMNS                     \
     " FROM hie.accepted a WHERE a.seq > greatest($1, " LOW ") AND a.seq < 9223372036854775807"     \
     " ORDER BY a.seq LIMIT " limit ")) x ORDER BY x.seq LIMIT " limit ")"
-#define HAS_END(id) "(SELECT true FROM hie.ended e WHERE e.correlation_id = " id " AND e.run = 1)"
+/* `bound`: "" or BOUND(…) with the lowest and highest id meant, so that partitions are pruned before the statement starts. */
+#define BOUND(low, high) " AND x.correlation_id BETWEEN $" low " AND $" high
+#define HAS_END(id, bound)                                                                         \
+    "(SELECT true FROM hie.ended x WHERE x.correlation_id = " id " AND x.run = 1" bound ")"
 /* The latest retry's due time before the message's own. */
-#define DUE(row)                                                                                   \
-    "coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = " row                  \
-    ".correlation_id AND t.run = 1 ORDER BY t.attempt DESC LIMIT 1), " row ".due_at)"
+#define DUE(row, bound)                                                                            \
+    "coalesce((SELECT x.due_at FROM hie.attempts x WHERE x.correlation_id = " row                  \
+    ".correlation_id AND x.run = 1" bound " ORDER BY x.attempt DESC LIMIT 1), " row ".due_at)"
 /* A large body stays behind, and so does what passes 32 MiB in one answer: octet_length does not read it. */
-#define WHOLE_COLUMNS                                                                              \
+#define WHOLE_COLUMNS(bound)                                                                       \
     "r.correlation_id, r.item, r.pattern, r.received_at, " DUE(                                    \
-        "r") ", r.seq, r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, "       \
-             "r.message_type,"                                                                     \
-             " r.sender, r.content_type, r.meta, CASE WHEN octet_length(r.body) <= 65536"          \
-             " AND sum(least(octet_length(r.body), 65537)) OVER (ORDER BY r.seq) <= 33554432"      \
-             " THEN r.body END, octet_length(r.body)"
+        "r",                                                                                       \
+        bound) ", r.seq, r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, "     \
+               "r.message_type,"                                                                   \
+               " r.sender, r.content_type, r.meta, CASE WHEN octet_length(r.body) <= 65536"        \
+               " AND sum(least(octet_length(r.body), 65537)) OVER (ORDER BY r.seq) <= 33554432"    \
+               " THEN r.body END, octet_length(r.body)"
 
 static const struct pg_statement unfinished_statement = {
     STATEMENT_UNFINISHED,
@@ -51,17 +55,23 @@ static const struct pg_statement unfinished_statement = {
 /* $1, $2, $3: parents and the lowest and highest id of their children; $4, $5 bound them all. */
 static const struct pg_statement children_statement = {
     STATEMENT_CHILDREN,
-    "SELECT " WHOLE_COLUMNS " FROM (SELECT a.* FROM"
-    " (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS low, unnest($3::uuid[]) AS high) u,"
-    " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id BETWEEN u.low AND u.high"
-    " AND c.correlation_id BETWEEN $4 AND $5 AND c.parent_id = u.id OFFSET 0) a"
-    " WHERE " HAS_END("a.correlation_id") " IS NULL) r ORDER BY r.seq"};
+    "SELECT " WHOLE_COLUMNS(BOUND(
+        "4", "5")) " FROM (SELECT a.* FROM"
+                   " (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS low, "
+                   "unnest($3::uuid[]) AS high) u,"
+                   " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id BETWEEN u.low "
+                   "AND u.high"
+                   " AND c.correlation_id BETWEEN $4 AND $5 AND c.parent_id = u.id OFFSET 0) a"
+                   " WHERE " HAS_END("a.correlation_id",
+                                     BOUND("4", "5")) " IS NULL) r ORDER BY r.seq"};
 static const struct pg_statement fetch_statement = {
     STATEMENT_FETCH,
-    "SELECT " WHOLE_COLUMNS " FROM (SELECT a.* FROM (SELECT unnest($1::uuid[]) AS id) u,"
-    " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id = u.id"
-    " AND c.correlation_id BETWEEN $2 AND $3 LIMIT 1) a"
-    " WHERE " HAS_END("a.correlation_id") " IS NULL) r ORDER BY r.seq"};
+    "SELECT " WHOLE_COLUMNS(
+        BOUND("2", "3")) " FROM (SELECT a.* FROM (SELECT unnest($1::uuid[]) AS id) u,"
+                         " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id = u.id"
+                         " AND c.correlation_id BETWEEN $2 AND $3 LIMIT 1) a"
+                         " WHERE " HAS_END("a.correlation_id",
+                                           BOUND("2", "3")) " IS NULL) r ORDER BY r.seq"};
 static const struct pg_statement count_dead_statement = {
     STATEMENT_COUNT_DEAD,
     "SELECT e.item, count(*) FROM hie.ended e WHERE e.status = 1 GROUP BY e.item"};

@@ -14,7 +14,9 @@ import procs
 import targets
 
 WARM_S = 1.0  # at the front of a run, left out
-GROWTH = 0.02  # of what a window completed: more than this and the backlog counts as growing
+# More than this share of what a window completed, and more than is completed in so many seconds (a short stall just
+# before the window's end), and the backlog counts as growing.
+GROWTH, GROWTH_S = 0.02, 0.25
 SEARCH_PASSES = 4
 DRAIN_S = 60
 
@@ -57,7 +59,7 @@ def throughput(rows, begin, end):
         "completed_rate": completed / duration,
         "per_second": {"min": min(slots), "median": statistics.median(slots), "max": max(slots)},
         "backlog": [at_begin, at_end],
-        "growing": at_end - at_begin > GROWTH * max(completed, 1) + 64,
+        "growing": at_end - at_begin > completed * max(GROWTH, GROWTH_S / duration),
     }
 
 
@@ -121,13 +123,13 @@ class Bench:
 
     def run(self, name, protocol, item, connections, seconds, rate=0):
         """One run of load, and what became of every message of it."""
-        begin, busy, own = time.monotonic(), procs.busy_seconds(), sum(os.times()[:4])
+        clock, busy, own = time.monotonic(), procs.busy_seconds(), sum(os.times()[:4])
         cpu = {group: procs.cpu_seconds(pids) for group, pids in self.fleet.pids.items()}
         load = self.load(protocol, item, connections, seconds, rate)
         drained = self.drain()
         used = {group: procs.cpu_seconds(pids) - cpu[group] for group, pids in self.fleet.pids.items()}
         others = procs.busy_seconds() - busy - sum(used.values()) - (sum(os.times()[:4]) - own)
-        others /= (time.monotonic() - begin) * (os.cpu_count() or 1)
+        others /= (time.monotonic() - clock) * (os.cpu_count() or 1)
         used["load"] = load["cpu"]["user"] + load["cpu"]["system"]
         rows = self.rows(load["started_at"] - 0.01, item)
         completed = sum(1 for _, done in rows if done is not None)

@@ -2,6 +2,7 @@
 
 import targets
 
+OTHERS_SHARE = 0.10  # of all cores; above it a note
 HTTP, MLLP = "HTTP, 64 connections", "MLLP, 32 connections"
 
 
@@ -104,13 +105,14 @@ def show_pattern(name, result):
         )
     )
     groups = ["dispatcher", "worker", "redis", "postgres", "load", "total"]
-    print("\n  CPU, µs a message")
-    print(
-        table(
-            ["", *groups],
-            [[label, *(number(run["cpu_us"][group]) for group in groups)] for label, run in runs_of(result)],
-        )
-    )
+    rows = []
+    for label, run in runs_of(result):
+        used = [number(run["cpu_us"][group]) for group in groups]
+        rows.append([label, *used, f"{number(run['others_share'] * 100, 0)} %"])
+    print("\n  CPU, µs a message; and how much of the machine programs used that are not ours")
+    print(table(["", *groups, "others"], rows))
+    if any(run["others_share"] > OTHERS_SHARE for _, run in runs_of(result)):
+        print("\n  NOTE  the machine was busy with other programs: rates and latencies are worse than they would be")
     print("\n  memory, MiB")
     print(
         table(

@@ -34,6 +34,13 @@ def test_growing_backlog_is_seen():
     assert abs(result["completed_rate"] - 800) < 2
 
 
+def test_a_short_stall_at_the_end_is_no_growth():
+    rows = [(came, done if done < 1003.8 else 1004.1) for came, done in steady(1000, 5, 0.05)]
+    assert not measure.throughput(rows, 1001, 1004)["growing"]
+    rows = [(came, done if done < 1003.5 else 1004.1) for came, done in steady(1000, 5, 0.05)]
+    assert measure.throughput(rows, 1001, 1004)["growing"]
+
+
 def test_messages_without_an_end_count_as_backlog():
     result = measure.throughput(steady(1000, 10, 0.01, completed_share=0.5), 1001, 1009)
     assert result["growing"]
@@ -122,7 +129,7 @@ def test_problems_are_noticed():
         assert len(bench.problems) == before + 1, changed
 
 
-def measured(sustained=30000.0, p50=1.0, p99=5.0, completed=5000.0, worker=10.0):
+def measured(sustained=30000.0, p50=1.0, p99=5.0, completed=5000.0, worker=10.0, others=0.0):
     run = {
         "sustained": sustained,
         "wanted_rate": 5000,
@@ -131,6 +138,7 @@ def measured(sustained=30000.0, p50=1.0, p99=5.0, completed=5000.0, worker=10.0)
         "backlog": [1, 2],
         "answer_ms": {"p50": p50, "p99": p99, "p99.9": 9.0, "max": 20.0},
         "completion_ms": {"p50": 2.0, "p99": 8.0, "p99.9": None},
+        "others_share": others,
         "cpu_us": {group: 10.0 for group in ("dispatcher", "worker", "redis", "postgres", "load", "total")},
     }
     memory = {"processes": 1, "rss": 10.0, "peak": worker, "total": 10.0}
@@ -199,6 +207,13 @@ def test_the_table_is_complete_when_something_is_missed(capsys):
     shown = capsys.readouterr().out
     assert shown.count("MISSED") == 2 and "PROBLEM  something" in shown and "worker process, peak" in shown
     assert len(report.failures(doc)) == 3
+
+
+def test_a_busy_machine_is_noted(capsys):
+    report.show(document(others=0.05))
+    assert "NOTE" not in capsys.readouterr().out
+    report.show(document(others=0.3))
+    assert "NOTE" in capsys.readouterr().out and report.failures(document(others=0.3)) == []
 
 
 def test_compare_says_what_got_better_and_worse(capsys):

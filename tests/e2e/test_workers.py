@@ -65,8 +65,7 @@ def test_drain_finishes_what_is_in_hand(slow_fleet):
         assert fleet.wait_completed(id_)["attempts"] == 1, "handing back is no attempt"
     taken = fleet.scalar("select count(*) from hie.audit where event = 'taken_over'")
     assert taken == 0, "nothing had to be taken over"
-    consumers = fleet.redis.client.xinfo_consumers("hie:{Slow}:async_reliable", "workers")
-    assert not any(f"-{leaving.pid}-" in entry["name"].decode() for entry in consumers), "its consumer is gone"
+    assert in_hand(fleet, "Slow", leaving) == 0
 
 
 def test_drain_gives_up_what_takes_too_long(slow_fleet):

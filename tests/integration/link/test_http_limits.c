@@ -62,6 +62,23 @@ START_TEST(too_large_by_length)
 }
 END_TEST
 
+/* The same peer, which does not read before it has sent everything: no reset may take the answer from it. */
+START_TEST(too_large_and_not_reading)
+{
+    char bytes[65536] = {0};
+    size_t sent = 0;
+    peer_send(peer, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n");
+    while (sent < 5000000) {
+        ssize_t len = send(peer->fd, bytes, sizeof(bytes), MSG_NOSIGNAL);
+        ck_assert_msg(len > 0 || errno == EAGAIN, "%s", strerror(errno));
+        sent += len > 0 ? (size_t)len : 0;
+        turn(fixture->loop);
+    }
+    peer_expect(peer, 413);
+    peer_expect_end(peer);
+}
+END_TEST
+
 /* A peer that goes on for ever is cut off. */
 START_TEST(too_large_without_end)
 {
@@ -471,6 +488,7 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, too_large_by_length);
+    tcase_add_test(tests, too_large_and_not_reading);
     tcase_add_test(tests, too_large_without_end);
     tcase_add_test(tests, too_large_in_chunks);
     tcase_add_test(tests, head_too_large);
