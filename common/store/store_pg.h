@@ -85,6 +85,7 @@ void id_range_add(struct id_range *range, struct uuid id, bool first);
 struct id_range id_range_same_time(struct uuid id);
 
 /* ---- columns of hie.accepted as array parameters and as results (store_pg_rows.c) ---- */
+/* clang-format off */
 #define MESSAGE_COLUMNS                                                                            \
     "correlation_id, parent_id, item, pattern, direction, received_at, due_at, priority, "         \
     "ordering_key, control_id, message_type, sender, content_type, meta, body"
@@ -97,6 +98,7 @@ struct id_range id_range_same_time(struct uuid id);
     "unnest($" k "::text[]) AS message_type, unnest($" l "::text[]) AS sender, "                   \
     "unnest($" m "::text[]) AS content_type, unnest($" n "::bytea[]) AS meta, "                    \
     "unnest($" o "::bytea[]) AS body"
+/* clang-format on */
 /* Puts the fifteen parameters of MESSAGE_UNNEST. */
 void store_put_messages(struct pg_params *params, struct store_message *const *rows, size_t count);
 /* Puts three parameters: the ids, the lowest and the highest of them. */

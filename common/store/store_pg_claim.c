@@ -4,6 +4,7 @@
 #include "base/bug.h"
 #include "store/store_pg.h"
 
+/* clang-format off */
 /* Most batches have no attempt, many no end, anywhere between their lowest and highest id: asked once, that spares the probes
  * of the single rows. */
 #define IN_RANGE(column) column " BETWEEN $2 AND $3"
@@ -11,27 +12,23 @@
     "(SELECT true FROM hie.accepted a WHERE a.correlation_id = u.id"                               \
     " AND " IN_RANGE("a.correlation_id") ") IS NOT NULL"
 #define ENDED                                                                                      \
-    "CASE WHEN (SELECT true FROM hie.ended e WHERE " IN_RANGE(                                     \
-        "e.correlation_id") " LIMIT 1)"                                                            \
-                            " THEN (SELECT true FROM hie.ended e WHERE e.correlation_id = u.id "   \
-                            "AND e.run = 1"                                                        \
-                            " AND " IN_RANGE("e.correlation_id") ") IS NOT NULL ELSE false END"
+    "CASE WHEN (SELECT true FROM hie.ended e WHERE " IN_RANGE("e.correlation_id") " LIMIT 1)"      \
+    " THEN (SELECT true FROM hie.ended e WHERE e.correlation_id = u.id AND e.run = 1"              \
+    " AND " IN_RANGE("e.correlation_id") ") IS NOT NULL ELSE false END"
 #define NEXT_ATTEMPT                                                                               \
-    "CASE WHEN (SELECT true FROM hie.attempts t WHERE " IN_RANGE(                                  \
-        "t.correlation_id") " LIMIT 1)"                                                            \
-                            " THEN coalesce((SELECT t.attempt FROM hie.attempts t WHERE "          \
-                            "t.correlation_id = u.id"                                              \
-                            " AND t.run = 1 AND " IN_RANGE(                                        \
-                                "t.correlation_id") " ORDER BY t.attempt DESC LIMIT 1), 0) + 1"    \
-                                                    " ELSE 1 END"
+    "CASE WHEN (SELECT true FROM hie.attempts t WHERE " IN_RANGE("t.correlation_id") " LIMIT 1)"   \
+    " THEN coalesce((SELECT t.attempt FROM hie.attempts t WHERE t.correlation_id = u.id"           \
+    " AND t.run = 1 AND " IN_RANGE("t.correlation_id") " ORDER BY t.attempt DESC LIMIT 1), 0) + 1" \
+    " ELSE 1 END"
 #define FROM_IDS " FROM (SELECT unnest($1::uuid[]) AS id) u"
 
 static const struct pg_statement known_statement = {STATEMENT_KNOWN, "SELECT " KNOWN FROM_IDS};
 static const struct pg_statement ended_statement = {STATEMENT_ENDED, "SELECT " ENDED FROM_IDS};
-static const struct pg_statement claim_statement = {STATEMENT_CLAIM, "SELECT " KNOWN ", " ENDED
-                                                                     ", 1, " NEXT_ATTEMPT FROM_IDS};
+static const struct pg_statement claim_statement = {
+    STATEMENT_CLAIM, "SELECT " KNOWN ", " ENDED ", 1, " NEXT_ATTEMPT FROM_IDS};
 static const struct pg_statement take_over_statement = {
     STATEMENT_TAKE_OVER, "SELECT known, ended, run, attempt FROM hie.claim($1, $4, $2, $3, $5)"};
+/* clang-format on */
 
 /* ---- flags ---- */
 

@@ -7,82 +7,67 @@
 #include <stdlib.h>
 #include <uthash.h>
 
-#define COUNT_SCAN 5000 /* rows that one step of `counts` looks at */
-#define COUNT_SCAN_TEXT "5000"
+#define COUNT_LOOK 5000 /* rows that one step of `counts` looks at; in its SQL too */
 
-_Static_assert(MESSAGE_INLINE_MAX == 65536 && STORE_BATCH_BYTES == 33554432,
-               "the SQL below says so");
+_Static_assert(MESSAGE_INLINE_MAX == 65536 && STORE_BATCH_BYTES == 33554432, "the SQL says so");
 
-#define LOW "(SELECT m.low FROM hie.marks m WHERE m.name = 'low')"
-#define LIGHT_COLUMNS "a.correlation_id, a.item, a.pattern, a.received_at, a.due_at"
-/* The next rows after $1, finished or not: below the mark the stragglers, above it all. The upper bound
- * makes the planner expect few rows and take the index. */
-#define PAGE(limit)                                                                                \
-    "page AS MATERIALIZED (SELECT x.* FROM ((SELECT s.seq, " LIGHT_COLUMNS                         \
-    " FROM hie.stragglers s, LATERAL (SELECT * FROM hie.accepted b"                                \
-    " WHERE b.correlation_id = s.correlation_id LIMIT 1) a WHERE s.seq > $1 AND s.seq <= " LOW     \
-    " ORDER BY s.seq LIMIT " limit ") UNION ALL (SELECT a.seq, " LIGHT_COLUMNS                     \
-    " FROM hie.accepted a WHERE a.seq > greatest($1, " LOW ") AND a.seq < 9223372036854775807"     \
-    " ORDER BY a.seq LIMIT " limit ")) x ORDER BY x.seq LIMIT " limit ")"
-/* `bound`: "" or BOUND(…) with the lowest and highest id meant, so that partitions are pruned before the statement starts. */
-#define BOUND(low, high) " AND x.correlation_id BETWEEN $" low " AND $" high
-#define HAS_END(id, bound)                                                                         \
-    "(SELECT true FROM hie.ended x WHERE x.correlation_id = " id " AND x.run = 1" bound ")"
-/* The latest retry's due time before the message's own. */
-#define DUE(row, bound)                                                                            \
-    "coalesce((SELECT x.due_at FROM hie.attempts x WHERE x.correlation_id = " row                  \
-    ".correlation_id AND x.run = 1" bound " ORDER BY x.attempt DESC LIMIT 1), " row ".due_at)"
-/* A large body stays behind, and so does what passes 32 MiB in one answer: octet_length does not read it. */
-#define WHOLE_COLUMNS(bound)                                                                       \
-    "r.correlation_id, r.item, r.pattern, r.received_at, " DUE(                                    \
-        "r",                                                                                       \
-        bound) ", r.seq, r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, "     \
-               "r.message_type,"                                                                   \
-               " r.sender, r.content_type, r.meta, CASE WHEN octet_length(r.body) <= 65536"        \
-               " AND sum(least(octet_length(r.body), 65537)) OVER (ORDER BY r.seq) <= 33554432"    \
-               " THEN r.body END, octet_length(r.body)"
+/* clang-format off */
+/* Bounds by two parameters, so that partitions are pruned before the statement starts. */
+#define BETWEEN(column, low, high) column " BETWEEN $" low " AND $" high
+#define NOT_ENDED(low, high)                                                                       \
+    "(SELECT true FROM hie.ended e WHERE e.correlation_id = a.correlation_id AND e.run = 1"        \
+    " AND " BETWEEN("e.correlation_id", low, high) ") IS NULL"
+/* The latest retry's due time goes before the message's own. A large body stays behind, and so does what passes 32 MiB in
+ * one answer: octet_length does not read it. */
+#define WHOLE_COLUMNS(low, high)                                                                   \
+    "r.correlation_id, r.item, r.pattern, r.received_at,"                                          \
+    " coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = r.correlation_id"     \
+    " AND t.run = 1 AND " BETWEEN("t.correlation_id", low, high)                                   \
+    " ORDER BY t.attempt DESC LIMIT 1), r.due_at),"                                                \
+    " r.seq, r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, r.message_type,"  \
+    " r.sender, r.content_type, r.meta,"                                                           \
+    " CASE WHEN octet_length(r.body) <= 65536"                                                     \
+    " AND sum(least(octet_length(r.body), 65537)) OVER (ORDER BY r.seq) <= 33554432"               \
+    " THEN r.body END, octet_length(r.body)"
 
+/* $1 after seq, $2 rows at most, $3 rows to look at. The first line tells of the page alone. */
 static const struct pg_statement unfinished_statement = {
     STATEMENT_UNFINISHED,
-    "WITH " PAGE("$3") ", open AS (SELECT p.* FROM page p WHERE " HAS_END(
-        "p.correlation_id") " IS NULL ORDER BY p.seq LIMIT $2)"
-                            " SELECT o.correlation_id, o.item, o.pattern, o.received_at, " DUE(
-                                "o") ", o.seq,"
-                                     " (SELECT count(*) FROM page), (SELECT max(page.seq) FROM "
-                                     "page)"
-                                     " FROM (SELECT 1) one LEFT JOIN open o ON true ORDER BY "
-                                     "o.seq"};
+    "SELECT a.correlation_id, a.item, a.pattern, a.received_at,"
+    " coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = p.correlation_id"
+    " AND t.run = 1 ORDER BY t.attempt DESC LIMIT 1), a.due_at), p.seq, p.looked_at, p.last_seq"
+    " FROM (SELECT * FROM hie.open_page($1::int8, $3::int8::int4) o"
+    " ORDER BY o.seq NULLS FIRST LIMIT $2::int8 + 1) p"
+    " LEFT JOIN LATERAL (SELECT * FROM hie.accepted b WHERE b.correlation_id = p.correlation_id"
+    " LIMIT 1) a ON true ORDER BY p.seq NULLS FIRST"};
+
 /* $1, $2, $3: parents and the lowest and highest id of their children; $4, $5 bound them all. */
 static const struct pg_statement children_statement = {
     STATEMENT_CHILDREN,
-    "SELECT " WHOLE_COLUMNS(BOUND(
-        "4", "5")) " FROM (SELECT a.* FROM"
-                   " (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS low, "
-                   "unnest($3::uuid[]) AS high) u,"
-                   " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id BETWEEN u.low "
-                   "AND u.high"
-                   " AND c.correlation_id BETWEEN $4 AND $5 AND c.parent_id = u.id OFFSET 0) a"
-                   " WHERE " HAS_END("a.correlation_id",
-                                     BOUND("4", "5")) " IS NULL) r ORDER BY r.seq"};
+    "SELECT " WHOLE_COLUMNS("4", "5") " FROM (SELECT a.* FROM"
+    " (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS low, unnest($3::uuid[]) AS high) u,"
+    " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id BETWEEN u.low AND u.high"
+    " AND " BETWEEN("c.correlation_id", "4", "5") " AND c.parent_id = u.id OFFSET 0) a"
+    " WHERE " NOT_ENDED("4", "5") ") r ORDER BY r.seq"};
+
 static const struct pg_statement fetch_statement = {
     STATEMENT_FETCH,
-    "SELECT " WHOLE_COLUMNS(
-        BOUND("2", "3")) " FROM (SELECT a.* FROM (SELECT unnest($1::uuid[]) AS id) u,"
-                         " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id = u.id"
-                         " AND c.correlation_id BETWEEN $2 AND $3 LIMIT 1) a"
-                         " WHERE " HAS_END("a.correlation_id",
-                                           BOUND("2", "3")) " IS NULL) r ORDER BY r.seq"};
+    "SELECT " WHOLE_COLUMNS("2", "3") " FROM (SELECT a.* FROM (SELECT unnest($1::uuid[]) AS id) u,"
+    " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id = u.id"
+    " AND " BETWEEN("c.correlation_id", "2", "3") " LIMIT 1) a"
+    " WHERE " NOT_ENDED("2", "3") ") r ORDER BY r.seq"};
+
 static const struct pg_statement count_dead_statement = {
     STATEMENT_COUNT_DEAD,
     "SELECT e.item, count(*) FROM hie.ended e WHERE e.status = 1 GROUP BY e.item"};
+
+/* The line without an item stands for the page. */
 static const struct pg_statement count_open_statement = {
     STATEMENT_COUNT_OPEN,
-    "WITH " PAGE(COUNT_SCAN_TEXT) " SELECT r.item, r.n, (SELECT count(*) FROM page),"
-                                  " (SELECT max(page.seq) FROM page) FROM (SELECT 1) one LEFT JOIN "
-                                  "(SELECT o.item, count(*) AS n"
-                                  " FROM (SELECT p.item FROM page p WHERE " HAS_END(
-                                      "p.correlation_id") " IS NULL) o"
-                                                          " GROUP BY o.item) r ON true"};
+    "SELECT a.item, count(*), max(p.looked_at), max(p.last_seq) FROM hie.open_page($1::int8, 5000) p"
+    " LEFT JOIN LATERAL (SELECT b.item FROM hie.accepted b"
+    " WHERE b.correlation_id = p.correlation_id LIMIT 1) a ON true GROUP BY a.item"};
+/* clang-format on */
 
 /* ---- rows ---- */
 
@@ -127,16 +112,6 @@ static void read_whole(const struct pg_result *result, size_t row, struct store_
     ret->body_len = (uint64_t)pg_get_int(result, row, 16);
 }
 
-static struct store_unfinished *
-read_rows(struct rows_op *op, const struct pg_result *result, size_t count,
-          void (*read)(const struct pg_result *, size_t, struct store_unfinished *))
-{
-    struct store_unfinished *rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
-    for (size_t i = 0; i < count; i++)
-        read(result, i, &rows[i]);
-    return rows;
-}
-
 static void encode_unfinished(struct pg_request *request, struct pg_params *params)
 {
     const struct rows_op *op = (const struct rows_op *)request;
@@ -148,24 +123,25 @@ static void encode_unfinished(struct pg_request *request, struct pg_params *para
 static void on_unfinished(struct pg_request *request, const struct pg_answer *answer)
 {
     struct rows_op *op = (struct rows_op *)request;
+    const struct pg_result *result = answer->result;
     struct err err = store_err(answer);
+    struct store_unfinished *rows = NULL;
     int64_t next_seq = op->after_seq;
     bool end = false;
     size_t count = 0;
     if (err.code == ERR_NONE) {
-        const struct pg_result *result = answer->result;
-        count = pg_result_rows(result);
-        BUG_ON(count == 0);
+        BUG_ON(pg_result_rows(result) == 0);
+        count = pg_result_rows(result) - 1; /* behind the page's own line */
+        rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
+        for (size_t i = 0; i < count; i++)
+            read_light(result, i + 1, &rows[i]);
         int64_t looked_at = pg_get_int(result, 0, 6);
-        if (pg_result_is_null(result, 0, 0)) /* none: the line that tells of the page alone */
-            count = 0;
         if (count == op->limit)
-            next_seq = pg_get_int(result, count - 1, 5);
+            next_seq = rows[count - 1].message.seq;
         else if (looked_at)
             next_seq = pg_get_int(result, 0, 7);
         end = count < op->limit && looked_at < STORE_LOOK_MAX;
     }
-    struct store_unfinished *rows = read_rows(op, answer->result, count, read_light);
     store_op_detach(&op->op);
     op->paged(op->arg, &err, rows, count, next_seq, end);
     store_op_free(&op->op);
@@ -189,7 +165,9 @@ static void on_rows(struct pg_request *request, const struct pg_answer *answer)
     struct rows_op *op = (struct rows_op *)request;
     struct err err = store_err(answer);
     size_t count = err.code == ERR_NONE ? pg_result_rows(answer->result) : 0;
-    struct store_unfinished *rows = read_rows(op, answer->result, count, read_whole);
+    struct store_unfinished *rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
+    for (size_t i = 0; i < count; i++)
+        read_whole(answer->result, i, &rows[i]);
     store_op_detach(&op->op);
     op->done(op->arg, &err, rows, count);
     store_op_free(&op->op);
@@ -313,7 +291,7 @@ static void on_open(struct pg_request *request, const struct pg_answer *answer)
         if (!pg_result_is_null(result, i, 0))
             count_of(op, pg_get_bytes(result, i, 0))->unfinished += pg_get_int(result, i, 1);
     }
-    if (pg_get_int(result, 0, 2) < COUNT_SCAN) {
+    if (pg_get_int(result, 0, 2) < COUNT_LOOK) {
         finish_counts(op, &err);
         return;
     }

@@ -13,16 +13,17 @@
 #define SPLIT_DEPTH 24 /* halving STORE_BATCH_MAX rows leaves fewer ranges open */
 #define REPEATS_MAX 2
 
+/* clang-format off */
 /* A writer gets its transaction id before it draws a seq: hie.raise_low_mark relies on it. */
 #define WITH_XID "(SELECT pg_current_xact_id()) IS NOT NULL"
 #define INSERT_MESSAGES                                                                            \
-    "INSERT INTO hie.accepted (seq, " MESSAGE_COLUMNS ") "                                         \
-    "SELECT nextval('hie.accepted_seq'), u.* FROM (" MESSAGE_UNNEST(                               \
-        "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14",                 \
-        "15") ") u WHERE " WITH_XID
+    "INSERT INTO hie.accepted (seq, " MESSAGE_COLUMNS ")"                                          \
+    " SELECT nextval('hie.accepted_seq'), u.* FROM ("                                              \
+    MESSAGE_UNNEST("1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14",      \
+                   "15") ") u WHERE " WITH_XID
 
-static const struct pg_statement accept_statement = {STATEMENT_ACCEPT, INSERT_MESSAGES
-                                                     " RETURNING correlation_id, seq"};
+static const struct pg_statement accept_statement = {
+    STATEMENT_ACCEPT, INSERT_MESSAGES " RETURNING correlation_id, seq"};
 /* A row that is there already draws a seq in vain: seq has gaps. */
 static const struct pg_statement adopt_statement = {
     STATEMENT_ADOPT, INSERT_MESSAGES " ON CONFLICT DO NOTHING RETURNING correlation_id, seq"};
@@ -39,41 +40,41 @@ static const struct pg_statement adopt_statement = {
     " AND e.correlation_id BETWEEN $1 AND $2) IS NULL"
 #define ENDS(conflict)                                                                             \
     "WITH e AS (INSERT INTO hie.ended (correlation_id, run, attempt, status, pattern, item,"       \
-    " worker, started_at, at, error, reply_content_type, reply) SELECT u.* FROM ("                 \
-    "SELECT unnest($3::uuid[]) AS id, unnest($4::int4[]) AS run, unnest($5::int4[]) AS attempt,"   \
+    " worker, started_at, at, error, reply_content_type, reply) SELECT u.* FROM (SELECT"           \
+    " unnest($3::uuid[]) AS id, unnest($4::int4[]) AS run, unnest($5::int4[]) AS attempt,"         \
     " unnest($6::int2[]), unnest($7::int2[]), unnest($8::text[]), unnest($9::text[]),"             \
     " unnest($10::timestamptz[]), unnest($11::timestamptz[]), unnest($12::text[]),"                \
     " unnest($13::text[]), unnest($14::bytea[])) u WHERE " NOT_OVERTAKEN conflict                  \
     " RETURNING correlation_id)"
 #define RETRIES                                                                                    \
-    ", r AS (INSERT INTO hie.attempts (kind, correlation_id, run, attempt, worker, started_at, "   \
-    "at,"                                                                                          \
-    " due_at, error) SELECT 0, u.* FROM ("                                                         \
-    "SELECT unnest($15::uuid[]) AS id, unnest($16::int4[]) AS run, unnest($17::int4[]) AS "        \
-    "attempt,"                                                                                     \
+    ", r AS (INSERT INTO hie.attempts (kind, correlation_id, run, attempt, worker, started_at,"    \
+    " at, due_at, error) SELECT 0, u.* FROM (SELECT"                                               \
+    " unnest($15::uuid[]) AS id, unnest($16::int4[]) AS run, unnest($17::int4[]) AS attempt,"      \
     " unnest($18::text[]), unnest($19::timestamptz[]), unnest($20::timestamptz[]),"                \
-    " unnest($21::timestamptz[]), unnest($22::text[])) u WHERE " NOT_OVERTAKEN " AND " NOT_ENDED   \
-    " ON CONFLICT DO NOTHING RETURNING correlation_id)"
+    " unnest($21::timestamptz[]), unnest($22::text[])) u"                                          \
+    " WHERE " NOT_OVERTAKEN " AND " NOT_ENDED " ON CONFLICT DO NOTHING RETURNING correlation_id)"
 /* IS TRUE keeps it a hashed sub-plan: a join would not keep the children's order. */
 #define CHILDREN(conflict)                                                                         \
-    ", c AS (INSERT INTO hie.accepted (seq, " MESSAGE_COLUMNS ") "                                 \
-    "SELECT nextval('hie.accepted_seq'), u.* FROM (" MESSAGE_UNNEST(                               \
-        "23", "24", "25", "26", "27", "28", "29", "30", "31", "32", "33", "34", "35", "36",        \
-        "37") ") u WHERE (u.parent_id IN (SELECT e.correlation_id FROM e)) IS TRUE AND " WITH_XID  \
-        conflict " RETURNING correlation_id, seq)"
+    ", c AS (INSERT INTO hie.accepted (seq, " MESSAGE_COLUMNS ")"                                  \
+    " SELECT nextval('hie.accepted_seq'), u.* FROM ("                                              \
+    MESSAGE_UNNEST("23", "24", "25", "26", "27", "28", "29", "30", "31", "32", "33", "34", "35",   \
+                   "36", "37")                                                                     \
+    ") u WHERE (u.parent_id IN (SELECT e.correlation_id FROM e)) IS TRUE AND " WITH_XID conflict   \
+    " RETURNING correlation_id, seq)"
 #define ALL_RESULTS                                                                                \
     " SELECT 0, correlation_id, 0::bigint FROM e UNION ALL SELECT 1, correlation_id, 0 FROM r"     \
     " UNION ALL SELECT 2, correlation_id, seq FROM c"
 
-/* Ends hardly ever meet one that is there, so the first try does without ON CONFLICT, which costs a third more; when one does,
+/* An end hardly ever meets one that is there, so the first try does without ON CONFLICT, which costs more; when one does,
  * the careful statement follows. */
 static const struct pg_statement settle_ends_statement = {
     STATEMENT_SETTLE_ENDS, ENDS("") " SELECT 0, correlation_id, 0::bigint FROM e"};
-static const struct pg_statement settle_statement = {STATEMENT_SETTLE,
-                                                     ENDS("") RETRIES CHILDREN("") ALL_RESULTS};
+static const struct pg_statement settle_statement = {
+    STATEMENT_SETTLE, ENDS("") RETRIES CHILDREN("") ALL_RESULTS};
 static const struct pg_statement settle_careful_statement = {
     STATEMENT_SETTLE_CAREFUL,
     ENDS(" ON CONFLICT DO NOTHING") RETRIES CHILDREN(" ON CONFLICT DO NOTHING") ALL_RESULTS};
+/* clang-format on */
 
 struct write_op {
     struct store_op op;

@@ -172,6 +172,51 @@ BEGIN
     RETURN CASE WHEN seen < 1000 THEN 0 ELSE last END;
 END $$;
 
+-- Those of these rows that have no end. The lowest and the highest id are found first: as parameters of the second statement
+-- they leave one or two partitions over before it starts, however many there are.
+CREATE FUNCTION hie.open_rows(seqs bigint[], ids uuid[]) RETURNS TABLE (seq bigint, correlation_id uuid)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    lo uuid := (SELECT i FROM unnest(ids) i ORDER BY i LIMIT 1);
+    hi uuid := (SELECT i FROM unnest(ids) i ORDER BY i DESC LIMIT 1);
+BEGIN
+    RETURN QUERY
+    SELECT u.s, u.i FROM (SELECT unnest(seqs) AS s, unnest(ids) AS i) u
+     WHERE (SELECT true FROM hie.ended e
+             WHERE e.correlation_id = u.i AND e.run = 1 AND e.correlation_id BETWEEN lo AND hi) IS NULL;
+END $$;
+
+-- Looks at the `look` rows that follow after_seq and answers those without an end, in order of seq, behind a first line of NULL. Each
+-- line tells how many rows were looked at and the last one's seq. Below the mark only stragglers are looked at.
+CREATE FUNCTION hie.open_page(after_seq bigint, look integer)
+RETURNS TABLE (seq bigint, correlation_id uuid, looked_at integer, last_seq bigint)
+LANGUAGE plpgsql STABLE
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
+SET plan_cache_mode = force_generic_plan SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    low bigint := (SELECT m.low FROM hie.marks m WHERE m.name = 'low');
+    start bigint := greatest(after_seq, low);
+    seqs bigint[];
+    ids uuid[];
+    seen integer;
+BEGIN
+    SELECT array_agg(p.seq ORDER BY p.seq), array_agg(p.correlation_id ORDER BY p.seq) INTO seqs, ids
+      FROM (SELECT x.seq, x.correlation_id
+              FROM ((SELECT s.seq, s.correlation_id FROM hie.stragglers s
+                      WHERE s.seq > after_seq AND s.seq <= low ORDER BY s.seq LIMIT look)
+                    UNION ALL
+                    (SELECT a.seq, a.correlation_id FROM hie.accepted a
+                      WHERE a.seq > start ORDER BY a.seq LIMIT look)) x
+             ORDER BY x.seq LIMIT look) p;
+    seen := coalesce(cardinality(seqs), 0);
+    RETURN QUERY SELECT NULL::bigint, NULL::uuid, seen, seqs[seen];
+    RETURN QUERY SELECT r.seq, r.correlation_id, seen, seqs[seen] FROM hie.open_rows(seqs, ids) r;
+END $$;
+
 -- Moves the mark up to `wanted` at most, over at most 20,000 rows a call, and answers hie.low_mark(). Only the holder
 -- of a live lease moves it. It looks at the rows itself, in a snapshot in which no transaction with a lower seq is open, so a caller
 -- cannot raise it too far. A few unfinished rows among many finished ones do not hold it: they become stragglers.
@@ -186,6 +231,8 @@ DECLARE
     upto bigint;
     seen integer;
     top bigint;
+    seqs bigint[];
+    ids uuid[];
     open_seqs bigint[];
     open_ids uuid[];
 BEGIN
@@ -214,14 +261,11 @@ BEGIN
     upto := least(wanted, m.safe);
     FOR round IN 1..2 LOOP
         EXIT WHEN m.low >= upto;
-        SELECT count(*), max(r.seq), array_agg(r.seq ORDER BY r.seq) FILTER (WHERE r.open),
-               array_agg(r.correlation_id ORDER BY r.seq) FILTER (WHERE r.open)
-          INTO seen, top, open_seqs, open_ids
-          FROM (SELECT p.seq, p.correlation_id,
-                       (SELECT true FROM hie.ended e
-                        WHERE e.correlation_id = p.correlation_id AND e.run = 1) IS NULL AS open
-                  FROM (SELECT a.seq, a.correlation_id FROM hie.accepted a
-                         WHERE a.seq > m.low AND a.seq <= upto ORDER BY a.seq LIMIT chunk) p) r;
+        SELECT count(*), max(p.seq), array_agg(p.seq), array_agg(p.correlation_id) INTO seen, top, seqs, ids
+          FROM (SELECT a.seq, a.correlation_id FROM hie.accepted a
+                 WHERE a.seq > m.low AND a.seq <= upto ORDER BY a.seq LIMIT chunk) p;
+        SELECT array_agg(r.seq ORDER BY r.seq), array_agg(r.correlation_id ORDER BY r.seq)
+          INTO open_seqs, open_ids FROM hie.open_rows(seqs, ids) r;
         IF seen < chunk THEN
             top := upto;
         END IF;
