@@ -144,7 +144,7 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
 {
     const struct production *production = dispatcher->production;
     if (http_front_start(&dispatcher->http, dispatcher->loop, production, &dispatcher->intake,
-                         dispatcher->store, dispatcher->health, err))
+                         dispatcher->store, &dispatcher->waiters, dispatcher->health, err))
         return -1;
     log_info("listening", LOG_WORD("front", "http"),
              LOG_INT("port", http_server_port(dispatcher->http.server)));
@@ -152,7 +152,7 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
     for (size_t i = 0; i < production->dispatcher.mllp_count; i++) {
         const struct mllp_listener *listener = &production->dispatcher.mllp[i];
         if (mllp_front_start(&dispatcher->mllp[i], dispatcher->loop, listener, &dispatcher->intake,
-                             dispatcher->metrics, err))
+                             &dispatcher->waiters, dispatcher->metrics, err))
             return -1;
         dispatcher->mllp_started++;
         log_info("listening", LOG_WORD("front", "mllp"), LOG_WORD("item", listener->item_id),
@@ -181,6 +181,7 @@ int dispatcher_init(struct dispatcher *dispatcher, const struct production *prod
                 dispatcher->store, dispatcher->metrics);
     dispatcher->intake.on_unqueued = on_unqueued;
     dispatcher->intake.on_unqueued_arg = dispatcher;
+    waiters_init(&dispatcher->waiters, dispatcher->loop, dispatcher->store);
     queue_gauges_init(&dispatcher->gauges, dispatcher->loop, production, dispatcher->queue,
                       dispatcher->store, dispatcher->metrics);
     return start_fronts(dispatcher, err);
@@ -202,6 +203,7 @@ void dispatcher_done(struct dispatcher *dispatcher)
         mllp_front_free(&dispatcher->mllp[i]);
     if (dispatcher->http.loop)
         http_front_free(&dispatcher->http);
+    waiters_done(&dispatcher->waiters);
     queue_gauges_done(&dispatcher->gauges);
     intake_done(&dispatcher->intake);
     health_free(dispatcher->health);

@@ -20,6 +20,7 @@ struct dispatcher {
     struct metrics *metrics;
     struct health *health;
     struct intake intake;
+    struct waiters waiters;
     struct http_front http;
     struct mllp_front *mllp; /* by listener */
     size_t mllp_started;

@@ -182,11 +182,15 @@ static void on_gone(void *arg, struct http_request *request)
 
 int http_front_start(struct http_front *front, struct loop *loop,
                      const struct production *production, struct intake *intake,
-                     struct store *store, struct health *health, struct err *err)
+                     struct store *store, struct waiters *waiters, struct health *health,
+                     struct err *err)
 {
-    *front = (struct http_front){
-        .production = production, .intake = intake, .store = store, .health = health, .loop = loop};
-    waiters_init(&front->waiters, loop, store);
+    *front = (struct http_front){.production = production,
+                                 .intake = intake,
+                                 .store = store,
+                                 .waiters = waiters,
+                                 .health = health,
+                                 .loop = loop};
     struct http_server_options options = {
         .listen = production->dispatcher.http_listen,
         .max_body = (size_t)production->dispatcher.http_max_body,
@@ -210,5 +214,4 @@ bool http_front_idle(const struct http_front *front)
 void http_front_free(struct http_front *front)
 {
     http_server_free(front->server);
-    waiters_done(&front->waiters);
 }

@@ -12,7 +12,7 @@ struct http_front {
     struct intake *intake;
     struct store *store;
     struct health *health;
-    struct waiters waiters;
+    struct waiters *waiters;
     struct http_server *server;
     struct loop *loop;
 };
@@ -20,7 +20,8 @@ struct http_front {
 /* 0, or -1 with ERR_CONFIG or ERR_IO: it cannot listen. */
 int http_front_start(struct http_front *front, struct loop *loop,
                      const struct production *production, struct intake *intake,
-                     struct store *store, struct health *health, struct err *err);
+                     struct store *store, struct waiters *waiters, struct health *health,
+                     struct err *err);
 void http_front_drain(struct http_front *front);
 bool http_front_idle(const struct http_front *front);
 void http_front_free(struct http_front *front);

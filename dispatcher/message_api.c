@@ -110,7 +110,7 @@ static void on_found(void *arg, const struct err *err, const struct store_record
     }
     if (question->wait_ms > 0 && !question->gone && record->finished_us == 0) {
         question->waiting = true;
-        waiters_add(&question->front->waiters, &question->waiter, question->id, question->wait_ms,
+        waiters_add(question->front->waiters, &question->waiter, question->id, question->wait_ms,
                     on_waited);
         return;
     }
@@ -189,7 +189,7 @@ void message_api_gone(struct http_front *front, struct http_request *request)
         return; /* an intake's: it goes on to its end */
     question->gone = true;
     if (question->waiting) {
-        waiters_remove(&front->waiters, &question->waiter);
+        waiters_remove(front->waiters, &question->waiter);
         question->waiting = false;
         question->wait_ms = 0;
         look(question); /* the answer is dropped, the request freed */

@@ -7,6 +7,7 @@
  * what cannot be framed, or we drain: what it is owed is answered first. */
 #include "mllp_front.h"
 
+#include "application_ack.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "hl7/ack.h"
@@ -20,7 +21,8 @@
 #define WRITE_TIMEOUT_MS 30000
 #define UNANSWERED_MAX 128u       /* frames of one peer in hand */
 #define UNSENT_MAX (256u * 1024u) /* bytes of answers that a peer has not read */
-#define HEADER_MAX 2048u          /* of the request's MSH, kept for its acknowledgement */
+#define APPLICATION_MAX 4096u /* messages of one peer whose application acknowledgement is due */
+#define HEADER_MAX 2048u      /* of the request's MSH, kept for its acknowledgement */
 #define CONTENT_TYPE "application/hl7-v2"
 
 struct mllp_peer {
@@ -30,6 +32,7 @@ struct mllp_peer {
     struct mllp_reader reader;
     TAILQ_HEAD(, pending_ack) pending; /* in the order of their frames */
     unsigned pending_count;
+    struct application_acks application; /* of enhanced mode, once the message has ended */
     uint64_t junk_counted;
     bool ending; /* nothing more is read */
     bool paused;
@@ -39,7 +42,9 @@ struct pending_ack {
     TAILQ_ENTRY(pending_ack) link;
     struct mllp_peer *peer;
     bool ready;
-    struct buffer answer; /* framed; empty: nothing is to be sent */
+    struct uuid id;
+    enum hl7_ack_when application; /* what is to follow the answer */
+    struct buffer answer;          /* framed; empty: nothing is to be sent */
     size_t header_len;
     char header[]; /* the request's MSH */
 };
@@ -56,6 +61,7 @@ static void free_peer_when_done(struct mllp_peer *peer)
 static void update_reading(struct mllp_peer *peer)
 {
     bool pause = peer->ending || peer->pending_count >= UNANSWERED_MAX ||
+                 peer->application.count >= APPLICATION_MAX ||
                  stream_unsent(peer->stream) >= UNSENT_MAX;
     if (pause != peer->paused) {
         peer->paused = pause;
@@ -72,6 +78,9 @@ static void flush(struct mllp_peer *peer)
         peer->pending_count--;
         if (peer->stream && ack->answer.len)
             stream_write(peer->stream, buffer_slice(&ack->answer));
+        if (peer->stream && ack->application != HL7_NE)
+            application_acks_add(&peer->application, ack->id,
+                                 slice_of(ack->header, ack->header_len), ack->application);
         buffer_done(&ack->answer);
         free(ack);
     }
@@ -94,17 +103,10 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
     struct hl7_ack_mode mode = {0};
     if (readable)
         mode = hl7_ack_mode(&request);
-    char text[UUID_TEXT_LEN + 1];
-    uuid_format(id, text);
-    /* Our MSH-10: the id's last 20 hex digits, which hold its random part. */
     char control_id[HL7_ACK_CONTROL_ID_MAX + 1];
-    size_t at = 0;
-    for (size_t i = 14; i < UUID_TEXT_LEN && at < HL7_ACK_CONTROL_ID_MAX; i++) {
-        if (text[i] != '-')
-            control_id[at++] = text[i];
-    }
+    ack_control_id(id, mode.enhanced ? 'C' : 'A', control_id);
     struct hl7_ack ack = {.code = mode.enhanced ? HL7_CA : HL7_AA,
-                          .control_id = slice_of(control_id, at),
+                          .control_id = slice_text(control_id),
                           .wall_ms = clock_wall_ms()};
     if (error->code != ERR_NONE)
         hl7_ack_from_error(error, mode.enhanced, &ack);
@@ -114,6 +116,8 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
         if (hl7_ack_append(readable ? &request : NULL, &ack, &plain))
             mllp_frame_append(&pending->answer, buffer_slice(&plain));
     }
+    pending->id = id;
+    pending->application = mode.enhanced && error->code == ERR_NONE ? mode.application : HL7_NE;
     if (readable)
         hl7_done(&request);
     pending->ready = true;
@@ -221,7 +225,15 @@ static void on_gone(void *data)
 {
     struct mllp_peer *peer = data;
     peer->stream = NULL;
+    application_acks_drop(&peer->application);
     free_peer_when_done(peer);
+}
+
+static void write_application_ack(void *arg, struct slice frame)
+{
+    struct mllp_peer *peer = arg;
+    stream_write(peer->stream, frame);
+    update_reading(peer);
 }
 
 static void on_open(void *arg, struct stream *stream)
@@ -231,6 +243,8 @@ static void on_open(void *arg, struct stream *stream)
     peer->front = front;
     peer->stream = stream;
     TAILQ_INIT(&peer->pending);
+    application_acks_init(&peer->application, front->waiters, front->intake->store,
+                          write_application_ack, peer);
     mllp_reader_init(&peer->reader, (size_t)front->listener->max_frame);
     TAILQ_INSERT_TAIL(&front->peers, peer, link);
     stream_set_data(stream, peer);
@@ -240,9 +254,9 @@ static void on_open(void *arg, struct stream *stream)
 
 int mllp_front_start(struct mllp_front *front, struct loop *loop,
                      const struct mllp_listener *listener, struct intake *intake,
-                     struct metrics *metrics, struct err *err)
+                     struct waiters *waiters, struct metrics *metrics, struct err *err)
 {
-    *front = (struct mllp_front){.listener = listener, .intake = intake};
+    *front = (struct mllp_front){.listener = listener, .intake = intake, .waiters = waiters};
     TAILQ_INIT(&front->peers);
     struct metric_label label = {"item", listener->item_id};
     front->junk = metrics_counter(metrics, "hie_mllp_junk_bytes_total",

@@ -4,10 +4,12 @@
 
 #include "intake.h"
 #include "link/stream_server.h"
+#include "waiters.h"
 
 struct mllp_front {
     const struct mllp_listener *listener;
     struct intake *intake;
+    struct waiters *waiters; /* for application acknowledgements */
     struct stream_server *server;
     TAILQ_HEAD(, mllp_peer) peers;
     bool draining;
@@ -17,7 +19,7 @@ struct mllp_front {
 /* 0, or -1 with ERR_CONFIG or ERR_IO: it cannot listen. */
 int mllp_front_start(struct mllp_front *front, struct loop *loop,
                      const struct mllp_listener *listener, struct intake *intake,
-                     struct metrics *metrics, struct err *err);
+                     struct waiters *waiters, struct metrics *metrics, struct err *err);
 /* Stops listening; each connection ends at its next message boundary. */
 void mllp_front_drain(struct mllp_front *front);
 bool mllp_front_idle(const struct mllp_front *front);

@@ -13,6 +13,8 @@
 #define REST_MS 1000
 #define NUDGED_MS 100
 #define PAGE_PAUSE_MS 10
+#define FULL_US 10000000       /* how often a round begins at the mark; others go on where the last ended */
+#define FULL_SHARE 20          /* a full round takes at most this part of the time */
 #define YOUNG_US 2000000 /* rows younger than this are still on their way */
 #define MAINTAIN_US                                                                                \
     3600000000 /* how often the owner of the lease sees to the coming days' partitions */
@@ -52,8 +54,10 @@ struct reconciler {
     int64_t token;
     int64_t leased_at_us;
     int64_t maintained_us; /* 0: never */
-    int64_t low_seq;       /* rounds start behind it */
-    int64_t next_seq;      /* of the page that is next */
+    int64_t next_seq;      /* of the page that is next; between rounds where the last ended */
+    bool full;             /* this round began at the mark */
+    int64_t full_after_us; /* the next full round is due then */
+    int64_t began_us;      /* this round */
     bool last_page;
     unsigned calls; /* under way in ASKING or FETCHING */
     bool failed;    /* one of them failed */
@@ -74,8 +78,8 @@ static void rest(struct reconciler *reconciler)
 static void on_marked(void *arg, const struct err *err, int64_t low_seq)
 {
     struct reconciler *reconciler = arg;
-    if (err->code == ERR_NONE)
-        reconciler->low_seq = low_seq;
+    (void)err; /* the next round tries again */
+    (void)low_seq;
     rest(reconciler);
 }
 
@@ -84,6 +88,10 @@ static void mark(struct reconciler *reconciler)
     state_move(&states, &reconciler->state, MARKING);
     metric_add(reconciler->rounds, 1);
     reconciler->comparing = false;
+    if (reconciler->full) {
+        int64_t now = clock_mono_us(), pause = (now - reconciler->began_us) * FULL_SHARE;
+        reconciler->full_after_us = now + (pause > FULL_US ? pause : FULL_US);
+    }
     reconciler->store->ops->low_mark(reconciler->store, reconciler->token, INT64_MAX, on_marked,
                                      reconciler);
 }
@@ -93,6 +101,7 @@ static void mark(struct reconciler *reconciler)
 static void give_up(struct reconciler *reconciler)
 {
     reconciler->compare |= reconciler->comparing; /* from the start again */
+    reconciler->full_after_us = 0;
     rest(reconciler);
 }
 
@@ -309,9 +318,12 @@ static void on_mark_read(void *arg, const struct err *err, int64_t low_seq)
         rest(reconciler);
         return;
     }
-    reconciler->low_seq = low_seq;
-    reconciler->next_seq = low_seq;
     reconciler->comparing = reconciler->compare;
+    reconciler->began_us = clock_mono_us();
+    reconciler->full = reconciler->comparing || reconciler->began_us >= reconciler->full_after_us ||
+                       reconciler->next_seq < low_seq;
+    if (reconciler->full)
+        reconciler->next_seq = low_seq;
     reconciler->compare = false;
     reconciler->nudged = false;
     state_move(&states, &reconciler->state, READING);
@@ -324,12 +336,15 @@ static void on_leased(void *arg, const struct err *err, int64_t token)
     struct reconciler *reconciler = arg;
     bool renewed = reconciler->state == READING;
     if (err->code != ERR_NONE || token == 0 || (renewed && token != reconciler->token)) {
+        reconciler->nudged = false; /* the lease's owner will find it */
         if (renewed)
             give_up(reconciler);
         else
             rest(reconciler);
         return;
     }
+    if (token != reconciler->token)
+        reconciler->full_after_us = 0; /* others looked meanwhile */
     reconciler->token = token;
     if (renewed)
         read_page(reconciler);

@@ -10,7 +10,9 @@
  *      │                                            FETCHING (their bodies) ──enqueued──▶ READING the next page
  *      └──────── MARKING (all below is finished) ◀── the last page
  *
- * Rows of the last moments are left to those who bring them in just now. After the loss of Redis's data (`reconciler_compare`) the
+ * A full round begins at the mark below which all is finished. The rounds between two full ones go on where the last ended, so
+ * that a row is looked at a few times and not once a second. Rows of the last moments are left to those who bring them in just
+ * now. After the loss of Redis's data (`reconciler_compare`) a full round takes in the youngest too, and the
  * pages follow each other without a pause. Memory is bounded by a page. */
 #ifndef HIE_STORE_RECONCILER_H
 #define HIE_STORE_RECONCILER_H

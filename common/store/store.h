@@ -158,6 +158,7 @@ struct store_ops {
     /* Creates the partitions that the next days need. */
     void (*maintain)(struct store *, store_done *done, void *arg);
     void (*counts)(struct store *, store_counts_done *done, void *arg);
+    /* Calls under way end without their completion. May be called from inside a completion. */
     void (*free)(struct store *);
 };
 
@@ -168,7 +169,8 @@ struct store {
 struct store_pg_options {
     const char *url;
     const char *application_name; /* "hie-dispatcher", "hie-worker" */
-    /* The store is usable (migrations applied, links up) or not. */
+    /* The store is usable (migrations applied, links up) or not; told once each time it changes, and at the first failure to
+     * connect. */
     void (*on_up)(void *arg);
     void (*on_down)(void *arg, const struct err *err);
     /* Wrong password, missing database, schema newer than the program: the process ends with exit code 100. */

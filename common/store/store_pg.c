@@ -99,6 +99,7 @@ static void on_link_up(void *arg)
     if (store->up || !pg_link_is_up(store->commits) || !pg_link_is_up(store->lookups))
         return;
     store->up = true;
+    store->told_down = false;
     store->options.on_up(store->options.arg);
 }
 
@@ -106,8 +107,10 @@ static void on_link_down(void *arg, const struct err *err)
 {
     struct store_pg *store = arg;
     store->up = false;
-    if (!store->refused)
-        store->options.on_down(store->options.arg, err);
+    if (store->refused || store->told_down)
+        return;
+    store->told_down = true;
+    store->options.on_down(store->options.arg, err);
 }
 
 static void on_link_fatal(void *arg, const struct err *err)

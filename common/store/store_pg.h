@@ -54,6 +54,7 @@ struct store_pg {
     struct pg_link *commits, *lookups;
     struct store_setup setups[2]; /* of commits, of lookups */
     bool up;                      /* both links are, and the owner knows */
+    bool told_down;               /* since it was last up */
     bool refused;
     LIST_HEAD(, store_op) ops;
 };

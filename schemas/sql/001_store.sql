@@ -102,6 +102,10 @@ BEGIN
                 high := hie.id_floor((day + 1)::timestamp AT TIME ZONE 'UTC');
                 EXECUTE format('CREATE TABLE hie.%I (LIKE hie.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS'
                     ' INCLUDING INDEXES INCLUDING STORAGE INCLUDING COMPRESSION)', name, parent);
+                -- Rows are only added: vacuum and analyze when a table has doubled, not at every fifth and tenth. Each makes every
+                -- connection plan anew.
+                EXECUTE format('ALTER TABLE hie.%I SET (autovacuum_vacuum_insert_scale_factor = 1,'
+                    ' autovacuum_analyze_scale_factor = 1)', name);
                 -- Bodies have no statistics worth their sampling.
                 IF parent = 'accepted' THEN
                     EXECUTE format('ALTER TABLE hie.%I ALTER COLUMN body SET STATISTICS 0,'

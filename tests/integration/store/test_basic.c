@@ -402,6 +402,42 @@ START_TEST(test_empty_batches)
 }
 END_TEST
 
+static void free_store(void *arg, const struct err *err)
+{
+    struct fixture *f = arg;
+    ck_assert_int_eq(err->code, ERR_NONE);
+    f->store->ops->free(f->store);
+    f->store = NULL;
+    f->downs++;
+}
+
+/* With calls under way, and from inside a completion. */
+START_TEST(test_free)
+{
+    struct fixture f;
+    struct answer never = {0};
+    struct store_message rows[3], *list[3];
+    for (int i = 0; i < 3; i++) {
+        rows[i] = new_message("In");
+        list[i] = &rows[i];
+    }
+    open_store(&f);
+    for (int i = 0; i < 3; i++)
+        f.store->ops->accept(f.store, &list[i], 1, on_done, &never);
+    close_store(&f);
+    ck_assert_int_eq(never.calls, 0);
+
+    open_store(&f);
+    f.store->ops->accept(f.store, &list[0], 1, free_store, &f);
+    for (int i = 1; i < 3; i++)
+        f.store->ops->accept(f.store, &list[i], 1, on_done, &never);
+    run_until(f.loop, &f.downs, 0);
+    run_for_ms(f.loop, 50);
+    ck_assert_int_eq(never.calls, 0);
+    loop_free(f.loop);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store_basic");
@@ -417,6 +453,7 @@ int main(void)
     tcase_add_test(all, test_bodies);
     tcase_add_test(all, test_poison);
     tcase_add_test(all, test_empty_batches);
+    tcase_add_test(all, test_free);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }

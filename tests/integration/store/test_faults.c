@@ -62,6 +62,7 @@ START_TEST(test_killed_in_the_middle)
     run_until(f.loop, &f.downs, 0);
     ck_assert(!store_pg_is_up(f.store));
     for (int i = 0; i < MANY; i++) {
+        run_until(f.loop, &answers[i].calls, 0); /* the other link may be the first to notice */
         /* Sixteen were on their way, the rest was never sent. */
         ck_assert_int_eq(answers[i].calls, 1);
         ck_assert_int_eq(answers[i].err.code, i < 16 ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE);
@@ -119,7 +120,7 @@ START_TEST(test_restart)
         ck_assert(is_known(&f, a.id));
         struct store_outcome end = end_of(&a, STORE_COMPLETED, 1);
         ck_assert(settle_one(&f, &end));
-        f.downs = i + 1; /* both links tell */
+        ck_assert_int_eq(f.downs, i + 1);
     }
     ck_assert_int_eq(f.fatals, 0);
     close_store(&f);
@@ -163,7 +164,9 @@ START_TEST(test_waiting)
     char url[160];
     snprintf(url, sizeof(url), "postgresql://hie@127.0.0.1:%d/x", pg_server_free_port());
     open_url(&f, url);
-    run_until(f.loop, &f.downs, 2);
+    run_until(f.loop, &f.downs, 0);
+    run_for_ms(f.loop, 500); /* it tries again, and tells once */
+    ck_assert_int_eq(f.downs, 1);
     ck_assert_int_eq(f.fatals, 0);
     ck_assert_int_eq(f.down.code, ERR_UNAVAILABLE);
     close_store(&f);
@@ -172,7 +175,9 @@ START_TEST(test_waiting)
     pg_server_sql(&server, "postgres", "CREATE ROLE busy LOGIN CONNECTION LIMIT 0");
     snprintf(url, sizeof(url), "postgresql://busy@127.0.0.1:%d/%s", server.port, database);
     open_url(&f, url);
-    run_until(f.loop, &f.downs, 2);
+    run_until(f.loop, &f.downs, 0);
+    run_for_ms(f.loop, 500); /* it tries again, and tells once */
+    ck_assert_int_eq(f.downs, 1);
     ck_assert_int_eq(f.fatals, 0);
     ck_assert_ptr_nonnull(strstr(f.down.text, "53300"));
     /* It may connect now, but not make the schema. */
@@ -184,7 +189,9 @@ START_TEST(test_waiting)
     pg_server_sql(&server, "postgres", "ALTER DATABASE %s SET default_transaction_read_only = on",
                   database);
     open_url(&f, pg_server_url(&server, database));
-    run_until(f.loop, &f.downs, 2);
+    run_until(f.loop, &f.downs, 0);
+    run_for_ms(f.loop, 500); /* it tries again, and tells once */
+    ck_assert_int_eq(f.downs, 1);
     ck_assert_int_eq(f.fatals, 0);
     PGconn *conn = connect_raw(database);
     run_raw(conn, "SET default_transaction_read_only = off");
@@ -249,13 +256,13 @@ START_TEST(test_server_errors)
     struct fixture f;
     open_store(&f);
     struct store_message a = new_message("In"), b = new_message("In"), *rows[] = {&a, &b};
-    pg_server_sql(
-        &server, f.database,
-        "CREATE SEQUENCE hie.tries; CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN "
-        "IF TG_ARGV[0] <> '40P01' OR nextval('hie.tries') = 1 THEN "
-        "RAISE EXCEPTION 'secret' USING ERRCODE = TG_ARGV[0]; END IF; RETURN NEW; END$$;"
-        "CREATE TRIGGER fail BEFORE INSERT ON hie.accepted FOR EACH ROW "
-        "EXECUTE FUNCTION fail('53100')");
+    pg_server_sql(&server, f.database,
+                  "CREATE SEQUENCE hie.tries; CREATE FUNCTION fail() RETURNS trigger LANGUAGE "
+                  "plpgsql AS $$BEGIN "
+                  "IF TG_ARGV[0] <> '40P01' OR nextval('hie.tries') = 1 THEN "
+                  "RAISE EXCEPTION 'secret' USING ERRCODE = TG_ARGV[0]; END IF; RETURN NEW; END$$;"
+                  "CREATE TRIGGER fail BEFORE INSERT ON hie.accepted FOR EACH ROW "
+                  "EXECUTE FUNCTION fail('53100')");
     struct answer full = {0};
     CALL(&f, full, accept, rows, 2, on_done);
     ck_assert_int_eq(full.err.code, ERR_UNAVAILABLE);

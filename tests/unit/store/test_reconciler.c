@@ -155,6 +155,23 @@ START_TEST(goes_on_page_by_page)
 }
 END_TEST
 
+START_TEST(a_round_goes_on_where_the_last_ended)
+{
+    reconciler_links_changed(reconciler, true, true);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, NULL, 0, 500, true);
+    answer_mark(20);
+    answer_lease(7);
+    answer_mark(20);
+    answer_page(500, NULL, 0, 600, true); /* not from the mark: that comes with the next full round */
+    answer_mark(20);
+    answer_lease(8); /* the lease was lost in between: others looked, and what they saw is not known */
+    answer_mark(30);
+    answer_page(30, NULL, 0, 600, true);
+}
+END_TEST
+
 START_TEST(another_owner_is_left_alone)
 {
     reconciler_links_changed(reconciler, true, true);
@@ -201,6 +218,7 @@ int main(void)
     tcase_add_test(cases, leaves_the_youngest_to_their_owners);
     tcase_add_test(cases, compares_the_youngest_too_when_redis_lost_its_data);
     tcase_add_test(cases, goes_on_page_by_page);
+    tcase_add_test(cases, a_round_goes_on_where_the_last_ended);
     tcase_add_test(cases, another_owner_is_left_alone);
     tcase_add_test(cases, a_comparison_that_failed_begins_again);
     tcase_add_test(cases, rests_while_a_link_is_down);
