@@ -1,11 +1,14 @@
 #include "gate.h"
 
 #include "base/bug.h"
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
 
 #define REFRESH_MS 1000
+#define COUNT_SHARE                                                                                \
+    20 /* counting in the database walks the backlog: at most this part of the time */
 #define REFRESH_FULL_MS 20 /* while something is full, so that a freed slot is seen soon */
 
 static int64_t used(const struct gate_item *item)
@@ -36,7 +39,9 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
                       size_t count)
 {
     struct gate *gate = arg;
+    int64_t now = clock_mono_us();
     gate->counting = false;
+    gate->count_after_us = now + (now - gate->counted_us) * COUNT_SHARE;
     if (err->code != ERR_NONE)
         return;
     for (size_t i = 0; i < gate->production->item_count; i++) {
@@ -53,9 +58,11 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
 
 static void count(struct gate *gate)
 {
-    if (gate->counting || !gate->store_up)
+    int64_t now = clock_mono_us();
+    if (gate->counting || !gate->store_up || now < gate->count_after_us)
         return;
     gate->counting = true;
+    gate->counted_us = now;
     gate->store->ops->counts(gate->store, on_counts, gate);
 }
 

@@ -28,6 +28,7 @@ struct gate {
     struct gate_item *items; /* by item index */
     struct loop_timer refresh;
     bool queue_up, store_up, counting;
+    int64_t counted_us, count_after_us; /* monotonic */
     struct loop *loop;
 };
 

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 
 #define READ_MS 5000
+#define COUNT_SHARE                                                                                \
+    20 /* counting in the database walks the backlog: at most this part of the time */
 
 struct queue_gauge {
     const struct item *item;
@@ -30,7 +32,9 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
                       size_t count)
 {
     struct queue_gauges *gauges = arg;
+    int64_t now = clock_mono_us();
     gauges->counting = false;
+    gauges->count_after_us = now + (now - gauges->counted_us) * COUNT_SHARE;
     for (size_t i = 0; err->code == ERR_NONE && i < gauges->production->item_count; i++) {
         double dead = 0;
         for (size_t j = 0; j < count; j++) {
@@ -54,8 +58,10 @@ static void read_all(void *arg)
                                   .pattern = gauge->item->messaging_pattern};
         gauges->queue->ops->depth(gauges->queue, name, on_depth, gauge);
     }
-    if (gauges->store_up && !gauges->counting) {
+    int64_t now = clock_mono_us();
+    if (gauges->store_up && !gauges->counting && now >= gauges->count_after_us) {
         gauges->counting = true;
+        gauges->counted_us = now;
         gauges->store->ops->counts(gauges->store, on_counts, gauges);
     }
 }

@@ -18,6 +18,7 @@ struct queue_gauges {
     struct queue_gauge *list; /* by item index */
     struct loop_timer timer;
     bool queue_up, store_up, counting;
+    int64_t counted_us, count_after_us; /* monotonic */
 };
 
 void queue_gauges_init(struct queue_gauges *gauges, struct loop *loop,

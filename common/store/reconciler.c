@@ -13,8 +13,9 @@
 #define REST_MS 1000
 #define NUDGED_MS 100
 #define PAGE_PAUSE_MS 10
-#define FULL_US 10000000       /* how often a round begins at the mark; others go on where the last ended */
-#define FULL_SHARE 20          /* a full round takes at most this part of the time */
+#define FULL_US                                                                                    \
+    10000000          /* how often a round begins at the mark; others go on where the last ended */
+#define FULL_SHARE 20 /* a full round takes at most this part of the time */
 #define YOUNG_US 2000000 /* rows younger than this are still on their way */
 #define MAINTAIN_US                                                                                \
     3600000000 /* how often the owner of the lease sees to the coming days' partitions */

@@ -1,5 +1,5 @@
-/* The PostgreSQL store: owns its two links and the operations under way. It is up while both links are; an operation
- * sent meanwhile ends with ERR_UNAVAILABLE. Refused for good by either link, it tells so once. */
+/* The PostgreSQL store: owns its links and the operations under way. It is up while all links are; an operation
+ * sent meanwhile ends with ERR_UNAVAILABLE. Refused for good by any link, it tells so once. */
 #include "store/store_pg.h"
 
 #include "base/bug.h"
@@ -45,14 +45,14 @@ void store_op_free(struct store_op *op)
     free(op);
 }
 
-void store_op_send(struct store_op *op, struct pg_link *link, const struct pg_statement *statement,
+void store_op_send(struct store_op *op, enum store_link link, const struct pg_statement *statement,
                    void (*encode)(struct pg_request *, struct pg_params *),
                    void (*done)(struct pg_request *, const struct pg_answer *))
 {
     op->request.statement = statement;
     op->request.encode = encode;
     op->request.done = done;
-    pg_link_send(link, &op->request);
+    pg_link_send(op->store->links[link], &op->request);
 }
 
 struct err store_err(const struct pg_answer *answer)
@@ -81,22 +81,19 @@ struct id_range id_range_same_time(struct uuid id)
 
 /* ---- links ---- */
 
-static void on_setup_commits(void *arg)
+static void on_setup(void *arg)
 {
-    struct store_pg *store = arg;
-    store_setup_start(&store->setups[0]);
-}
-
-static void on_setup_lookups(void *arg)
-{
-    struct store_pg *store = arg;
-    store_setup_start(&store->setups[1]);
+    store_setup_start(arg);
 }
 
 static void on_link_up(void *arg)
 {
-    struct store_pg *store = arg;
-    if (store->up || !pg_link_is_up(store->commits) || !pg_link_is_up(store->lookups))
+    struct store_setup *setup = arg;
+    struct store_pg *store = setup->store;
+    bool up = true;
+    for (unsigned i = 0; i < LINK_COUNT; i++)
+        up = up && store->links[i] && pg_link_is_up(store->links[i]);
+    if (store->up || !up)
         return;
     store->up = true;
     store->told_down = false;
@@ -105,7 +102,8 @@ static void on_link_up(void *arg)
 
 static void on_link_down(void *arg, const struct err *err)
 {
-    struct store_pg *store = arg;
+    struct store_setup *setup = arg;
+    struct store_pg *store = setup->store;
     store->up = false;
     if (store->refused || store->told_down)
         return;
@@ -115,7 +113,8 @@ static void on_link_down(void *arg, const struct err *err)
 
 static void on_link_fatal(void *arg, const struct err *err)
 {
-    struct store_pg *store = arg;
+    struct store_setup *setup = arg;
+    struct store_pg *store = setup->store;
     store->up = false;
     if (store->refused)
         return;
@@ -126,12 +125,12 @@ static void on_link_fatal(void *arg, const struct err *err)
 static void store_pg_free(struct store *base)
 {
     struct store_pg *store = of(base);
-    store->commits = pg_link_free(store->commits);
-    store->lookups = pg_link_free(store->lookups);
+    for (unsigned i = 0; i < LINK_COUNT; i++)
+        store->links[i] = pg_link_free(store->links[i]);
     while (!LIST_EMPTY(&store->ops))
         store_op_free(LIST_FIRST(&store->ops));
-    buffer_done(&store->setups[0].script);
-    buffer_done(&store->setups[1].script);
+    for (unsigned i = 0; i < LINK_COUNT; i++)
+        buffer_done(&store->setups[i].script);
     free(store);
 }
 
@@ -163,23 +162,22 @@ struct store *store_pg_new(struct loop *loop, const struct store_pg_options *opt
     store->options = *options;
     store->options.url = store->options.application_name = NULL; /* the links keep copies */
     LIST_INIT(&store->ops);
-    struct pg_link_options link = {
-        .url = options->url,
-        .application_name = options->application_name,
-        .session = SESSION,
-        .on_setup = on_setup_commits,
-        .on_up = on_link_up,
-        .on_down = on_link_down,
-        .on_fatal = on_link_fatal,
-        .arg = store,
-    };
-    store->commits = pg_link_new(loop, &link);
-    link.on_setup = on_setup_lookups;
-    store->lookups = pg_link_new(loop, &link);
-    store->setups[0] = (struct store_setup){.store = store, .link = store->commits};
-    store->setups[1] = (struct store_setup){.store = store, .link = store->lookups};
-    buffer_init(&store->setups[0].script, 1 << 20);
-    buffer_init(&store->setups[1].script, 1 << 20);
+    for (unsigned i = 0; i < LINK_COUNT; i++) {
+        struct store_setup *setup = &store->setups[i];
+        struct pg_link_options link = {
+            .url = options->url,
+            .application_name = options->application_name,
+            .session = SESSION,
+            .on_setup = on_setup,
+            .on_up = on_link_up,
+            .on_down = on_link_down,
+            .on_fatal = on_link_fatal,
+            .arg = setup,
+        };
+        setup->store = store;
+        buffer_init(&setup->script, 1 << 20);
+        store->links[i] = setup->link = pg_link_new(loop, &link);
+    }
     return &store->base;
 }
 

@@ -48,13 +48,17 @@ struct store_setup {
 };
 void store_setup_start(struct store_setup *setup);
 
+/* One link for what waits for the disk, one for look-ups that messages wait for, one for the long ones that
+ * nobody waits for: so none of them delays another. */
+enum store_link { LINK_COMMITS, LINK_LOOKUPS, LINK_SCANS, LINK_COUNT };
+
 struct store_pg {
     struct store base;
     struct store_pg_options options;
-    struct pg_link *commits, *lookups;
-    struct store_setup setups[2]; /* of commits, of lookups */
-    bool up;                      /* both links are, and the owner knows */
-    bool told_down;               /* since it was last up */
+    struct pg_link *links[LINK_COUNT];
+    struct store_setup setups[LINK_COUNT];
+    bool up;        /* all links are, and the owner knows */
+    bool told_down; /* since it was last up */
     bool refused;
     LIST_HEAD(, store_op) ops;
 };
@@ -71,7 +75,7 @@ void *store_op_new(struct store *store, size_t size);
 void store_op_free(struct store_op *op);
 /* Before a callback that borrows from the op: it may free the store, and not the op with it. */
 void store_op_detach(struct store_op *op);
-void store_op_send(struct store_op *op, struct pg_link *link, const struct pg_statement *statement,
+void store_op_send(struct store_op *op, enum store_link link, const struct pg_statement *statement,
                    void (*encode)(struct pg_request *, struct pg_params *),
                    void (*done)(struct pg_request *, const struct pg_answer *));
 /* The error of an answer as store.h promises it: none, unavailable or outcome unknown. */

@@ -71,7 +71,7 @@ static void ask_flags(struct store *store, const struct pg_statement *statement,
     op->count = count;
     op->done = done;
     op->arg = arg;
-    store_op_send(&op->op, op->op.store->lookups, statement, encode_flags, on_flags);
+    store_op_send(&op->op, LINK_LOOKUPS, statement, encode_flags, on_flags);
 }
 
 void store_pg_known(struct store *store, const struct uuid *ids, size_t count, store_ended *done,
@@ -151,6 +151,6 @@ void store_pg_claim(struct store *store, const char *worker, struct store_claim 
     op->arg = arg;
     for (size_t i = 0; i < count; i++)
         op->take_over = op->take_over || rows[i].taken_over;
-    store_op_send(&op->op, op->op.store->lookups,
-                  op->take_over ? &take_over_statement : &claim_statement, encode_claim, on_claim);
+    store_op_send(&op->op, LINK_LOOKUPS, op->take_over ? &take_over_statement : &claim_statement,
+                  encode_claim, on_claim);
 }

@@ -85,7 +85,7 @@ void store_pg_find(struct store *store, struct uuid id, store_found *done, void 
     op->id = id;
     op->found = done;
     op->arg = arg;
-    store_op_send(&op->op, op->op.store->lookups, &find_statement, encode_find, on_found);
+    store_op_send(&op->op, LINK_LOOKUPS, &find_statement, encode_find, on_found);
 }
 
 static void encode_id(struct pg_request *request, struct pg_params *params)
@@ -115,7 +115,7 @@ static void ask_body(struct store *store, const struct pg_statement *statement, 
     op->id = id;
     op->body_done = done;
     op->arg = arg;
-    store_op_send(&op->op, op->op.store->lookups, statement, encode_id, on_body);
+    store_op_send(&op->op, LINK_LOOKUPS, statement, encode_id, on_body);
 }
 
 void store_pg_body(struct store *store, struct uuid id, store_body_done *done, void *arg)

@@ -109,7 +109,7 @@ void store_pg_lease(struct store *store, const char *name, const char *holder, i
     struct lease_op *op = new_lease(store, name, holder, arg);
     op->number = ttl_ms;
     op->leased = done;
-    store_op_send(&op->op, op->op.store->lookups, &lease_statement, encode_lease, on_leased);
+    store_op_send(&op->op, LINK_SCANS, &lease_statement, encode_lease, on_leased);
 }
 
 void store_pg_release(struct store *store, const char *name, const char *holder, store_done *done,
@@ -117,7 +117,7 @@ void store_pg_release(struct store *store, const char *name, const char *holder,
 {
     struct lease_op *op = new_lease(store, name, holder, arg);
     op->done = done;
-    store_op_send(&op->op, op->op.store->lookups, &release_statement, encode_names, on_done);
+    store_op_send(&op->op, LINK_SCANS, &release_statement, encode_names, on_done);
 }
 
 void store_pg_low_mark(struct store *store, int64_t token, int64_t new_low, store_mark_done *done,
@@ -127,13 +127,13 @@ void store_pg_low_mark(struct store *store, int64_t token, int64_t new_low, stor
     op->token = token;
     op->number = new_low;
     op->marked = done;
-    store_op_send(&op->op, op->op.store->lookups,
-                  new_low ? &mark_raise_statement : &mark_read_statement, encode_mark, on_marked);
+    store_op_send(&op->op, LINK_SCANS, new_low ? &mark_raise_statement : &mark_read_statement,
+                  encode_mark, on_marked);
 }
 
 void store_pg_maintain(struct store *store, store_done *done, void *arg)
 {
     struct lease_op *op = new_lease(store, NULL, NULL, arg);
     op->done = done;
-    store_op_send(&op->op, op->op.store->lookups, &maintain_statement, encode_nothing, on_done);
+    store_op_send(&op->op, LINK_SCANS, &maintain_statement, encode_nothing, on_done);
 }

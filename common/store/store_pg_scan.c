@@ -156,8 +156,7 @@ void store_pg_unfinished(struct store *store, int64_t after_seq, size_t limit, s
     op->limit = limit > STORE_LOOK_MAX ? STORE_LOOK_MAX : limit;
     op->paged = done;
     op->arg = arg;
-    store_op_send(&op->op, op->op.store->lookups, &unfinished_statement, encode_unfinished,
-                  on_unfinished);
+    store_op_send(&op->op, LINK_SCANS, &unfinished_statement, encode_unfinished, on_unfinished);
 }
 
 static void on_rows(struct pg_request *request, const struct pg_answer *answer)
@@ -173,7 +172,8 @@ static void on_rows(struct pg_request *request, const struct pg_answer *answer)
     store_op_free(&op->op);
 }
 
-static void ask_rows(struct store *store, const struct pg_statement *statement,
+static void ask_rows(struct store *store, enum store_link link,
+                     const struct pg_statement *statement,
                      void (*encode)(struct pg_request *, struct pg_params *),
                      const struct uuid *ids, size_t count, store_rows *done, void *arg)
 {
@@ -183,7 +183,7 @@ static void ask_rows(struct store *store, const struct pg_statement *statement,
     op->id_count = count;
     op->done = done;
     op->arg = arg;
-    store_op_send(&op->op, op->op.store->lookups, statement, encode, on_rows);
+    store_op_send(&op->op, link, statement, encode, on_rows);
 }
 
 static void encode_parents(struct pg_request *request, struct pg_params *params)
@@ -210,7 +210,7 @@ static void encode_parents(struct pg_request *request, struct pg_params *params)
 void store_pg_children(struct store *store, const struct uuid *parents, size_t count,
                        store_rows *done, void *arg)
 {
-    ask_rows(store, &children_statement, encode_parents, parents, count, done, arg);
+    ask_rows(store, LINK_LOOKUPS, &children_statement, encode_parents, parents, count, done, arg);
 }
 
 static void encode_fetch(struct pg_request *request, struct pg_params *params)
@@ -222,7 +222,7 @@ static void encode_fetch(struct pg_request *request, struct pg_params *params)
 void store_pg_fetch(struct store *store, const struct uuid *ids, size_t count, store_rows *done,
                     void *arg)
 {
-    ask_rows(store, &fetch_statement, encode_fetch, ids, count, done, arg);
+    ask_rows(store, LINK_SCANS, &fetch_statement, encode_fetch, ids, count, done, arg);
 }
 
 /* ---- counts: the dead ones, then step by step the unfinished ---- */
@@ -296,7 +296,7 @@ static void on_open(struct pg_request *request, const struct pg_answer *answer)
         return;
     }
     op->after_seq = pg_get_int(result, 0, 3);
-    store_op_send(&op->op, op->op.store->lookups, &count_open_statement, encode_after, on_open);
+    store_op_send(&op->op, LINK_SCANS, &count_open_statement, encode_after, on_open);
 }
 
 static void on_dead(struct pg_request *request, const struct pg_answer *answer)
@@ -310,7 +310,7 @@ static void on_dead(struct pg_request *request, const struct pg_answer *answer)
     for (size_t i = 0; i < pg_result_rows(answer->result); i++)
         count_of(op, pg_get_bytes(answer->result, i, 0))->dead_letters =
             pg_get_int(answer->result, i, 1);
-    store_op_send(&op->op, op->op.store->lookups, &count_open_statement, encode_after, on_open);
+    store_op_send(&op->op, LINK_SCANS, &count_open_statement, encode_after, on_open);
 }
 
 void store_pg_counts(struct store *store, store_counts_done *done, void *arg)
@@ -318,5 +318,5 @@ void store_pg_counts(struct store *store, store_counts_done *done, void *arg)
     struct counts_op *op = store_op_new(store, sizeof(*op));
     op->done = done;
     op->arg = arg;
-    store_op_send(&op->op, op->op.store->lookups, &count_dead_statement, encode_nothing, on_dead);
+    store_op_send(&op->op, LINK_SCANS, &count_dead_statement, encode_nothing, on_dead);
 }

@@ -131,7 +131,7 @@ static void on_answer(struct pg_request *request, const struct pg_answer *answer
 
 static void send_range(struct write_op *op)
 {
-    store_op_send(&op->op, op->op.store->commits, choose_statement(op), encode, on_answer);
+    store_op_send(&op->op, LINK_COMMITS, choose_statement(op), encode, on_answer);
 }
 
 static void finish(struct write_op *op, const struct err *err)
