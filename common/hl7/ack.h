@@ -1,10 +1,9 @@
 /* Acknowledgements of HL7 v2 messages (chapter 2, "Acknowledgments", and the segments MSA and ERR).
  *
- *     MSH  sender and receiver of the request swapped whole, its separators, MSH-11, MSH-12 and
- *          MSH-18; a MSH-10 of its own
+ *     MSH  sender and receiver of the request swapped whole; its separators, MSH-11, MSH-12, MSH-18; its own MSH-10
  *     MSA  the code and the request's MSH-10 byte for byte
- *     ERR  on errors: location, code of table 0357, severity and text from version 2.5 on;
- *          before, location and code in ERR-1 and the text in MSA-3
+ *     ERR  on errors: location, code of table 0357, severity and text from version 2.5 on; before, the location and
+ *          code in ERR-1 and the text in MSA-3
  *
  * An acknowledgement is always shorter than HL7_ACK_MAX, framing included, since peers read it with
  * one call. So what it echoes is bounded: see the limits in ack.c. A request's MSH-10 that is too

@@ -1,8 +1,8 @@
 /* /healthz, /readyz and /metrics, the same for both programs.
  *
- *   /healthz  200: the loop makes progress, which answering at all is the proof of; it never looks
- * at Redis or PostgreSQL /readyz   200 while every named condition holds and no drain has begun,
- * else 503; the conditions in JSON /metrics  the registry as text
+ *   /healthz  200: the loop makes progress, which answering at all is the proof of; it never looks at Redis or PostgreSQL
+ *   /readyz   200 while every named condition holds and no drain has begun, else 503; the conditions in JSON
+ *   /metrics  the registry as text
  */
 #ifndef HIE_OPS_HEALTH_H
 #define HIE_OPS_HEALTH_H

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -102,7 +103,25 @@ class Process:
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {timeout} s\n{self.tail()}") from None
+            raise AssertionError(f"{self.name} did not end within {timeout} s\n{self.where()}\n{self.tail()}") from None
+
+    def where(self):
+        """What its threads do, for a process that should have ended; with gdb installed also from where."""
+        lines = []
+        for task in pathlib.Path(f"/proc/{self.pid}/task").glob("*"):
+            try:
+                state = (task / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+                lines.append(f"thread {task.name}: {state} in {(task / 'wchan').read_text(encoding='ascii')}")
+            except OSError:
+                continue
+        if shutil.which("gdb"):
+            command = ["gdb", "-p", str(self.pid), "-batch", "-ex", "thread apply all bt 25"]
+            try:
+                lines.append(subprocess.run(command, capture_output=True, text=True, timeout=60, check=False,
+                                            stdin=subprocess.DEVNULL).stdout)
+            except subprocess.TimeoutExpired:
+                lines.append("gdb did not end either")
+        return "\n".join(lines)
 
     def stop(self, number=signal.SIGTERM, timeout=60):
         """Asks it to end and gives its exit code."""
