@@ -26,7 +26,7 @@ static void on_queue_up(void *arg, bool fresh)
     struct dispatcher *dispatcher = arg;
     log_info("redis_up", LOG_INT("fresh", fresh));
     dispatcher->queue_up = true;
-    health_set(dispatcher->health, "redis", true, "");
+    health_set_server(dispatcher->health, "redis", true, "");
     if (fresh)
         reconciler_compare(dispatcher->reconciler);
     links_changed(dispatcher);
@@ -37,7 +37,7 @@ static void on_queue_down(void *arg, const struct err *err)
     struct dispatcher *dispatcher = arg;
     log_warn("redis_down", LOG_ERR(err));
     dispatcher->queue_up = false;
-    health_set(dispatcher->health, "redis", false, err->text);
+    health_set_server(dispatcher->health, "redis", false, err->text);
     links_changed(dispatcher);
 }
 
@@ -46,7 +46,7 @@ static void on_store_up(void *arg)
     struct dispatcher *dispatcher = arg;
     log_info("postgres_up");
     dispatcher->store_up = true;
-    health_set(dispatcher->health, "postgres", true, "");
+    health_set_server(dispatcher->health, "postgres", true, "");
     links_changed(dispatcher);
 }
 
@@ -55,7 +55,7 @@ static void on_store_down(void *arg, const struct err *err)
     struct dispatcher *dispatcher = arg;
     log_warn("postgres_down", LOG_ERR(err));
     dispatcher->store_up = false;
-    health_set(dispatcher->health, "postgres", false, err->text);
+    health_set_server(dispatcher->health, "postgres", false, err->text);
     links_changed(dispatcher);
 }
 
@@ -146,6 +146,8 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
     if (http_front_start(&dispatcher->http, dispatcher->loop, production, &dispatcher->intake,
                          dispatcher->store, &dispatcher->waiters, dispatcher->health, err))
         return -1;
+    if (production->dispatcher.http_insecure)
+        health_warn_insecure(dispatcher->health, "dispatcher.http.listen");
     log_info("listening", LOG_WORD("front", "http"),
              LOG_INT("port", http_server_port(dispatcher->http.server)));
     dispatcher->mllp = mem_array(production->dispatcher.mllp_count, sizeof(*dispatcher->mllp));
@@ -155,6 +157,8 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
                              &dispatcher->waiters, dispatcher->metrics, err))
             return -1;
         dispatcher->mllp_started++;
+        if (listener->insecure)
+            health_warn_insecure(dispatcher->health, "dispatcher.mllp.listen");
         log_info("listening", LOG_WORD("front", "mllp"), LOG_WORD("item", listener->item_id),
                  LOG_INT("port", stream_server_port(dispatcher->mllp[i].server)));
     }
@@ -170,8 +174,8 @@ int dispatcher_init(struct dispatcher *dispatcher, const struct production *prod
     dispatcher->loop = loop_new();
     dispatcher->metrics = metrics_new();
     dispatcher->health = health_new(dispatcher->metrics);
-    health_set(dispatcher->health, "redis", false, "not connected yet");
-    health_set(dispatcher->health, "postgres", false, "not connected yet");
+    health_set_server(dispatcher->health, "redis", false, "not connected yet");
+    health_set_server(dispatcher->health, "postgres", false, "not connected yet");
     loop_timer_init(&dispatcher->drain_timer, dispatcher->loop, on_drain_tick, dispatcher);
     loop_watch_signal(&dispatcher->sigterm, dispatcher->loop, SIGTERM, on_terminate, dispatcher);
     loop_watch_signal(&dispatcher->sigint, dispatcher->loop, SIGINT, on_terminate, dispatcher);

@@ -65,7 +65,7 @@ struct queue_batch {
 
 struct intake_metrics {
     struct metric *accepted, *rejected[ERR_COUNT];
-    struct histogram *accept_seconds;
+    struct histogram *accept_seconds, *wal_commit;
 };
 
 #define message_of_batch_item(item_)                                                               \
@@ -222,10 +222,12 @@ static void on_written(void *arg, const struct err *err)
 {
     struct wal_batch *batch = arg;
     struct intake *intake = batch->intake;
-    if (err->code == ERR_NONE)
-        histogram_observe(intake->wal_commit, clock_mono_us() - batch->started_us);
-    for (size_t i = 0; i < batch->count; i++)
+    int64_t took_us = clock_mono_us() - batch->started_us;
+    for (size_t i = 0; i < batch->count; i++) {
+        if (err->code == ERR_NONE)
+            histogram_observe(intake->metrics[batch->list[i]->item->index].wal_commit, took_us);
         written(batch->list[i], err);
+    }
     batcher_done(&intake->wal);
     free(batch);
     ask_unknown(intake);
@@ -467,6 +469,9 @@ static void init_metrics(struct intake *intake, struct metrics *metrics, const s
                                     "Messages accepted at the door", labels, 2);
     own->accept_seconds = metrics_histogram(metrics, "hie_accept_seconds",
                                             "From a whole message to its answer", labels, 2);
+    own->wal_commit =
+        metrics_histogram(metrics, "hie_wal_commit_seconds",
+                          "Commit of the write-ahead log that a message went with", labels, 2);
     for (unsigned code = ERR_NONE + 1; code < ERR_COUNT; code++) {
         if (error_class_of(code) == ERROR_FATAL)
             continue;
@@ -486,8 +491,6 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
     gate_init(&intake->gate, loop, production, queue, store);
     batcher_init(&intake->wal, loop, STORE_BATCH_MAX, WAL_BATCH_BYTES, start_write, intake);
     loop_timer_init(&intake->deadlines, loop, on_deadlines, intake);
-    intake->wal_commit = metrics_histogram(metrics, "hie_wal_commit_seconds",
-                                           "Commits of the write-ahead log", NULL, 0);
     intake->queues = mem_array(production->item_count, sizeof(*intake->queues));
     /* One more for messages of no item. */
     intake->metrics = mem_array(production->item_count + 1, sizeof(*intake->metrics));

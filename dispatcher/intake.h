@@ -52,8 +52,7 @@ struct intake {
     TAILQ_HEAD(intake_list, message_intake) unanswered, unknown;
     struct loop_timer deadlines;
     bool queue_up, store_up, asking_unknown;
-    size_t in_hand, bytes_in_hand; /* messages not yet freed */
-    struct histogram *wal_commit;
+    size_t in_hand, bytes_in_hand;  /* messages not yet freed */
     struct intake_metrics *metrics; /* by item index */
     void (*on_unqueued)(
         void *arg); /* a message is durable but not in its queue: nudge the reconciler */

@@ -79,6 +79,16 @@ signal_processes() { # DIR SIGNAL KIND…
     done < <(live_processes "$dir" "$@")
 }
 
+# A stopped process hears nothing before it goes on.
+wake_stopped() { # DIR KIND…
+    local pid
+    while read -r _ pid _; do
+        if grep -q '^State:.T' "/proc/$pid/status" 2>/dev/null; then
+            kill -s CONT "$pid" 2>/dev/null || true
+        fi
+    done < <(live_processes "$@")
+}
+
 # Succeeds when none of these kinds lives any more.
 wait_gone() { # DIR SECONDS KIND…
     local dir=$1 end=$((SECONDS + $2))
@@ -97,7 +107,7 @@ stop_kinds() { # DIR SECONDS "SIGNAL…" KIND…
         [[ -n $(live_processes "$dir" "$@") ]] || return 0
         [[ $first == 1 ]] || warn "still running, now SIG$signal: $(live_processes "$dir" "$@" | awk '{print $1, $2}' | paste -sd, -)"
         signal_processes "$dir" "$signal" "$@"
-        signal_processes "$dir" CONT "$@" # one that was stopped could not hear it
+        wake_stopped "$dir" "$@"
         if wait_gone "$dir" "$seconds" "$@"; then
             return 0
         fi

@@ -59,7 +59,8 @@ static void beat(void *arg)
     loop_timer_set(&worker->heartbeat, HEARTBEAT_MS);
     if (worker->queue_up)
         worker->queue->ops->heartbeat(worker->queue, worker->id, worker->host, getpid(),
-                                      worker->item_names, (int64_t)held(worker), HEARTBEAT_TTL_MS, on_told, NULL);
+                                      worker->item_names, (int64_t)held(worker), HEARTBEAT_TTL_MS,
+                                      on_told, NULL);
 }
 
 static void on_queue_up(void *arg, bool fresh)
@@ -67,7 +68,7 @@ static void on_queue_up(void *arg, bool fresh)
     struct worker *worker = arg;
     log_info("redis_up", LOG_INT("fresh", fresh));
     worker->queue_up = true;
-    health_set(worker->health, "redis", true, "");
+    health_set_server(worker->health, "redis", true, "");
     if (fresh)
         reconciler_compare(worker->reconciler);
     links_changed(worker);
@@ -79,7 +80,7 @@ static void on_queue_down(void *arg, const struct err *err)
     struct worker *worker = arg;
     log_warn("redis_down", LOG_ERR(err));
     worker->queue_up = false;
-    health_set(worker->health, "redis", false, err->text);
+    health_set_server(worker->health, "redis", false, err->text);
     links_changed(worker);
 }
 
@@ -97,7 +98,7 @@ static void on_store_up(void *arg)
     struct worker *worker = arg;
     log_info("postgres_up");
     worker->store_up = true;
-    health_set(worker->health, "postgres", true, "");
+    health_set_server(worker->health, "postgres", true, "");
     links_changed(worker);
 }
 
@@ -106,7 +107,7 @@ static void on_store_down(void *arg, const struct err *err)
     struct worker *worker = arg;
     log_warn("postgres_down", LOG_ERR(err));
     worker->store_up = false;
-    health_set(worker->health, "postgres", false, err->text);
+    health_set_server(worker->health, "postgres", false, err->text);
     links_changed(worker);
 }
 
@@ -288,8 +289,8 @@ int worker_init(struct worker *worker, const struct production *production, cons
     worker->loop = loop_new();
     worker->metrics = metrics_new();
     worker->health = health_new(worker->metrics);
-    health_set(worker->health, "redis", false, "not connected yet");
-    health_set(worker->health, "postgres", false, "not connected yet");
+    health_set_server(worker->health, "redis", false, "not connected yet");
+    health_set_server(worker->health, "postgres", false, "not connected yet");
     worker->env = (struct handler_env){.loop = worker->loop,
                                        .http = http_client_new(worker->loop),
                                        .offload = offload_new(worker->loop, OFFLOAD_THREADS)};
@@ -302,6 +303,8 @@ int worker_init(struct worker *worker, const struct production *production, cons
     settler_init(&worker->settler, worker->loop, worker->store);
     if (open_lanes(worker, items, err) || listen_http(worker, err))
         return -1;
+    if (production->worker.insecure)
+        health_warn_insecure(worker->health, "worker.listen");
     log_info("worker_started", LOG_WORD("worker", worker->id),
              LOG_WORD("items", worker->item_names),
              LOG_INT("http_port", http_server_port(worker->http)));

@@ -2,9 +2,11 @@
  * that never names a condition is ready. */
 #include "ops/health.h"
 
+#include "base/log.h"
 #include "base/mem.h"
 #include "link/json_text.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/queue.h>
 
@@ -75,6 +77,23 @@ void health_set(struct health *health, const char *name, bool ok, const char *re
     }
     condition->ok = ok;
     copy_text(condition->reason, sizeof(condition->reason), reason);
+}
+
+void health_set_server(struct health *health, const char *name, bool up, const char *reason)
+{
+    char metric_name[NAME_MAX_LEN + 16];
+    snprintf(metric_name, sizeof(metric_name), "hie_%s_up", name);
+    metric_set(
+        metrics_gauge(health->metrics, metric_name, "1 while the server is there, else 0", NULL, 0),
+        up ? 1 : 0);
+    health_set(health, name, up, reason);
+}
+
+void health_warn_insecure(struct health *health, const char *listener)
+{
+    static const char reason[] = "insecure: open to other machines without TLS and access tokens";
+    log_warn("insecure_listener", LOG_WORD("listener", listener), LOG_WORD("reason", reason));
+    health_set(health, listener, true, reason);
 }
 
 void health_drain(struct health *health)
