@@ -1,9 +1,10 @@
 /* GET /v1/messages/{id}[?wait=ms], …/request, …/reply: what became of a message.
  *
- *   looking ──ended, or nobody waits──▶ answered
- *      │ unfinished and ?wait=
- *      ▼
- *   waiting ──ended, or time is up──▶ looking (once more, then answered)
+ *   LOOKING ──ended──▶ answered
+ *      │ │ └──unfinished, nobody waits──▶ ASKING the queue whether a worker holds it ──▶ answered
+ *      │ └────unfinished and ?wait=──┐
+ *      ▲                             ▼
+ *      └──ended, or time is up── WAITING
  */
 #include "http_front.h"
 
@@ -22,6 +23,7 @@ struct question {
     struct uuid id;
     int64_t wait_ms;
     bool waiting, gone;
+    json_t *record; /* owned; while the queue is asked */
 };
 
 static void set_text(json_t *object, const char *name, const char *text)
@@ -97,6 +99,24 @@ static void on_waited(struct waiter *waiter, bool ended)
     look(question);
 }
 
+static void answer_record(struct question *question)
+{
+    char *text = json_dumps(question->record, JSON_COMPACT);
+    json_decref(question->record);
+    struct http_request *request = question->request;
+    free_question(question);
+    http_answer(request, 200, "application/json", slice_text(text), NULL, 0);
+    free(text);
+}
+
+static void on_held(void *arg, const struct err *err, const bool *held)
+{
+    struct question *question = arg;
+    if (err->code == ERR_NONE && held[0])
+        json_object_set_new(question->record, "status", json_string("processing"));
+    answer_record(question);
+}
+
 static void on_found(void *arg, const struct err *err, const struct store_record *record)
 {
     struct question *question = arg;
@@ -114,13 +134,16 @@ static void on_found(void *arg, const struct err *err, const struct store_record
                     on_waited);
         return;
     }
-    json_t *object = record_json(record);
-    char *text = json_dumps(object, JSON_COMPACT);
-    json_decref(object);
-    struct http_request *request = question->request;
-    free_question(question);
-    http_answer(request, 200, "application/json", slice_text(text), NULL, 0);
-    free(text);
+    question->record = record_json(record);
+    const struct item *item =
+        production_find(question->front->production, slice_text(record->item));
+    if (record->finished_us || !item || !question->front->intake->queue_up) {
+        answer_record(question);
+        return;
+    }
+    struct queue *queue = question->front->intake->queue;
+    struct queue_name name = {.item = item->id, .pattern = item->messaging_pattern};
+    queue->ops->held(queue, name, &question->id, 1, on_held, question);
 }
 
 static void look(struct question *question)

@@ -25,7 +25,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define QUEUE_BATCH_MAX 256 /* entries in one call */
+#define QUEUE_BATCH_MAX 256   /* entries in one call */
 #define QUEUE_ENTRY_ID_MAX 44 /* "milliseconds-number" and a NUL */
 
 /* Which queue: keys are built from it. */
@@ -40,7 +40,7 @@ struct queue_entry {
     char entry_id[QUEUE_ENTRY_ID_MAX]; /* in the stream; set by a claim */
     int64_t at_ms;                     /* accepted, wall clock */
     int priority;
-    struct slice key; /* ordering key */
+    struct slice key;  /* ordering key */
     struct slice meta; /* packed, message/message.h */
     struct body body;
     int64_t due_ms; /* for enqueue, wall clock: not to be claimed before; 0: at once */
@@ -58,9 +58,13 @@ struct queue_claimed {
 
 struct queue;
 typedef void queue_done(void *arg, const struct err *err);
-typedef void queue_enqueued(void *arg, const struct err *err, int64_t depth); /* entries in stream and delayed, after */
-typedef void queue_claim_done(void *arg, const struct err *err, struct queue_claimed *claimed); /* NULL on error; the receiver owns it */
-typedef void queue_promoted(void *arg, const struct err *err, int64_t moved, int64_t next_due_ms); /* next -1: none */
+typedef void queue_enqueued(void *arg, const struct err *err,
+                            int64_t depth); /* entries in stream and delayed, after */
+typedef void
+queue_claim_done(void *arg, const struct err *err,
+                 struct queue_claimed *claimed); /* NULL on error; the receiver owns it */
+typedef void queue_promoted(void *arg, const struct err *err, int64_t moved,
+                            int64_t next_due_ms); /* next -1: none */
 
 struct queue_retry {
     struct uuid id;
@@ -78,58 +82,67 @@ struct queue_dead {
 };
 
 struct queue_depth {
-    int64_t waiting, in_hand, delayed; /* entries; waiting excludes those in hand; delayed: of all patterns */
-    int64_t oldest_at_ms;              /* accepted time of the oldest entry by its id; 0: none */
+    int64_t waiting, in_hand,
+        delayed;          /* entries; waiting excludes those in hand; delayed: of all patterns */
+    int64_t oldest_at_ms; /* accepted time of the oldest entry by its id; 0: none */
 };
 typedef void queue_depth_done(void *arg, const struct err *err, const struct queue_depth *depth);
-/* missing[i] tells whether the queue lacks ids[i]. */
-typedef void queue_missing_done(void *arg, const struct err *err, const bool *missing);
+/* flags[i] answers for ids[i]. */
+typedef void queue_flags_done(void *arg, const struct err *err, const bool *flags);
 
 struct queue_ops {
     /* Idempotent by id. Creates nothing twice; wakes up to `count` idle workers. An entry with a due_ms in the future goes to the
      * delayed ones. */
-    void (*enqueue)(struct queue *, struct queue_name, const struct queue_entry *entries, size_t count,
-                    queue_enqueued *done, void *arg);
+    void (*enqueue)(struct queue *, struct queue_name, const struct queue_entry *entries,
+                    size_t count, queue_enqueued *done, void *arg);
     /* Claims up to max waiting entries for `consumer`. Creates stream and group when they are missing. With `wait`, a claim
      * that finds fewer than max first registers the consumer as idle for this queue and looks once more, so that the next enqueue
      * wakes it. */
     void (*claim)(struct queue *, struct queue_name, const char *consumer, size_t max, bool wait,
                   queue_claim_done *done, void *arg);
     /* Takes entries that have been in somebody's hand for min_idle_ms without renewal. */
-    void (*takeover)(struct queue *, struct queue_name, const char *consumer, int64_t min_idle_ms, size_t max,
-                     queue_claim_done *done, void *arg);
+    void (*takeover)(struct queue *, struct queue_name, const char *consumer, int64_t min_idle_ms,
+                     size_t max, queue_claim_done *done, void *arg);
     /* Keeps entries in hand from being taken over. What another consumer has taken over stays with it. */
     void (*renew)(struct queue *, struct queue_name, const char *consumer,
-                  const struct queue_entry *const *entries, size_t count, queue_done *done, void *arg);
+                  const struct queue_entry *const *entries, size_t count, queue_done *done,
+                  void *arg);
     /* Gives entries in hand back at once: a copy of each waits again, for anybody's claim; wakes idle workers. What another
      * consumer has taken over stays with it. */
     void (*hand_back)(struct queue *, struct queue_name, const char *consumer,
-                      const struct queue_entry *const *entries, size_t count, queue_done *done, void *arg);
+                      const struct queue_entry *const *entries, size_t count, queue_done *done,
+                      void *arg);
     /* Removes ended entries. Already removed ones are success. */
     void (*finish)(struct queue *, struct queue_name, const struct queue_entry *const *entries,
                    size_t count, queue_done *done, void *arg);
     /* Moves entries in hand to the delayed ones. */
-    void (*retry)(struct queue *, struct queue_name, const struct queue_retry *retries, size_t count,
-                  queue_done *done, void *arg);
+    void (*retry)(struct queue *, struct queue_name, const struct queue_retry *retries,
+                  size_t count, queue_done *done, void *arg);
     /* Moves delayed entries that are due at now_ms back to the waiting ones; wakes idle workers. Serves all patterns of the item's
      * partition. */
-    void (*promote)(struct queue *, struct queue_name, int64_t now_ms, size_t max, queue_promoted *done,
-                    void *arg);
+    void (*promote)(struct queue *, struct queue_name, int64_t now_ms, size_t max,
+                    queue_promoted *done, void *arg);
     /* Mirrors dead letters (newest 1,000 an item). */
     void (*bury)(struct queue *, const char *item, const struct queue_dead *dead, size_t count,
                  queue_done *done, void *arg);
     /* Leaves the reply under its key for ttl_ms. Once: a repeat does not add a second element. */
-    void (*reply)(struct queue *, const char *item, struct uuid id, struct slice reply, int64_t ttl_ms,
-                  queue_done *done, void *arg);
+    void (*reply)(struct queue *, const char *item, struct uuid id, struct slice reply,
+                  int64_t ttl_ms, queue_done *done, void *arg);
     void (*depth)(struct queue *, struct queue_name, queue_depth_done *done, void *arg);
+    /* Which of these does the queue lack? */
     void (*missing)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
-                    queue_missing_done *done, void *arg);
+                    queue_flags_done *done, void *arg);
+    /* Which of these are in a worker's hand? */
+    void (*held)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
+                 queue_flags_done *done, void *arg);
     /* The heartbeat of a live worker: hash hie:worker:<id>, expires after ttl_ms. */
-    void (*heartbeat)(struct queue *, const char *worker, const char *host, int64_t pid, const char *items,
-                      int64_t in_hand, int64_t ttl_ms, queue_done *done, void *arg);
+    void (*heartbeat)(struct queue *, const char *worker, const char *host, int64_t pid,
+                      const char *items, int64_t in_hand, int64_t ttl_ms, queue_done *done,
+                      void *arg);
     /* Removes the worker's heartbeat and its idle registration here; deletes its consumer from the queue only when nothing is
      * in its hand. */
-    void (*leave)(struct queue *, struct queue_name, const char *consumer, queue_done *done, void *arg);
+    void (*leave)(struct queue *, struct queue_name, const char *consumer, queue_done *done,
+                  void *arg);
     void (*free)(struct queue *);
 };
 
@@ -144,10 +157,12 @@ void queue_claimed_unref(struct queue_claimed *claimed);
 struct queue_redis_options {
     const char *url;        /* redis://[user:password@]host[:port][/db] */
     const char *key_prefix; /* "hie" */
-    const char *consumer;   /* this worker's id, subscribes to its wake channel; NULL in a dispatcher */
+    const char
+        *consumer; /* this worker's id, subscribes to its wake channel; NULL in a dispatcher */
     /* A wake signal: entries wait in this queue. Only with a consumer. Signals are lost while the queue is down: after on_up
      * claim from all queues. */
-    void (*on_wake)(void *arg, const char *item, enum messaging_pattern pattern, unsigned partition);
+    void (*on_wake)(void *arg, const char *item, enum messaging_pattern pattern,
+                    unsigned partition);
     /* The link came up (also the first time) or went down. `fresh`: Redis may have lost data since it was last up (its run id,
      * replication id or our epoch key changed, or this is the first time): compare with the WAL. Also called with `fresh` while
      * it is up, when the epoch key vanishes (FLUSHALL). */

@@ -10,7 +10,7 @@
 #include "link/redis_link.h"
 #include "queue/queue.h"
 
-#define QUEUE_REDIS_REVISION 1 /* of schemas/redis/hie1.lua */
+#define QUEUE_REDIS_REVISION 2 /* of schemas/redis/hie1.lua */
 #define QUEUE_REDIS_GROUP "workers"
 #define QUEUE_REDIS_HEAD 8192u /* bytes of a command's name, keys and single arguments, at most */
 
@@ -67,7 +67,7 @@ struct op {
         queue_claim_done *claimed;
         queue_promoted *promoted;
         queue_depth_done *depth_done;
-        queue_missing_done *missing_done;
+        queue_flags_done *flags_done;
     };
     union {
         const struct queue_entry *entries;

@@ -337,22 +337,41 @@ static void missing_build(const struct op *op, struct buffer *out)
         put_id(out, op->ids[i]);
 }
 
-static bool missing_answer(struct op *op, const struct err *err, struct redis_reply *reply)
+static bool flags_answer(struct op *op, const struct err *err, struct redis_reply *reply)
 {
     bool flags[QUEUE_BATCH_MAX] = {false};
     for (size_t i = 0; i < op->count; i++)
         flags[i] = integer_at(reply, i) == 1;
-    op->missing_done(op->arg, err, flags);
+    op->flags_done(op->arg, err, flags);
     return true;
 }
 
 static void missing(struct queue *queue, struct queue_name name, const struct uuid *ids,
-                    size_t count, queue_missing_done *done, void *arg)
+                    size_t count, queue_flags_done *done, void *arg)
 {
-    static const struct op_kind kind = {entry_ids_size, missing_build, missing_answer, NULL};
+    static const struct op_kind kind = {entry_ids_size, missing_build, flags_answer, NULL};
     struct op *op = op_new(queue, &kind, name, arg);
     op->ids = ids;
-    op->missing_done = done;
+    op->flags_done = done;
+    start(op, count);
+}
+
+static void held_build(const struct op *op, struct buffer *out)
+{
+    put_fcall(out, "hie1_held", 2, op->count);
+    put_stream(out, op->queue, op->name);
+    put_index(out, op->queue, op->name);
+    for (size_t i = 0; i < op->count; i++)
+        put_id(out, op->ids[i]);
+}
+
+static void held(struct queue *queue, struct queue_name name, const struct uuid *ids, size_t count,
+                 queue_flags_done *done, void *arg)
+{
+    static const struct op_kind kind = {entry_ids_size, held_build, flags_answer, NULL};
+    struct op *op = op_new(queue, &kind, name, arg);
+    op->ids = ids;
+    op->flags_done = done;
     start(op, count);
 }
 
@@ -439,6 +458,7 @@ const struct queue_ops queue_redis_ops = {
     .reply = reply,
     .depth = depth,
     .missing = missing,
+    .held = held,
     .heartbeat = heartbeat,
     .leave = leave,
     .free = queue_redis_free,

@@ -91,7 +91,7 @@ struct store_record {
     struct uuid id, parent;
     const char *item, *pattern, *direction;
     const char *
-        state; /* accepted processing retrying completed dead_lettered expired cancelled; `processing` is never known here */
+        state; /* accepted processing retrying completed dead_lettered expired cancelled; `processing` is the queue's to know */
     int attempts;
     const char *error;                /* NULL: none */
     int64_t received_us, finished_us; /* finished 0: not yet */

@@ -14,7 +14,7 @@ Rules that hold for all of them:
 REVISION rises with every change of this text that keeps the interface. A program loads its own text where the server has none
 or an older one. An incompatible change gets the name hie2 and lives beside this one.
 ]]
-local REVISION = 1
+local REVISION = 2
 local GROUP = 'workers'
 local BATCH_MAX = 256
 local DEAD_MAX = 1000
@@ -479,6 +479,22 @@ local function missing(keys, args)
     return lacks
 end
 
+-- KEYS stream index; ARGV cids. Returns 1 for each whose entry is in a worker's hand.
+local function held(keys, args)
+    check_keys(keys, 2)
+    count_of(args, 1, 1)
+    local places = call('HMGET', keys[2], unpack(args))
+    local flags = {}
+    for i, place in ipairs(places) do
+        flags[i] = 0
+        if place and place ~= PARKED then
+            local pending = try('XPENDING', keys[1], GROUP, place, place, 1)
+            flags[i] = pending[1] and 1 or 0
+        end
+    end
+    return flags
+end
+
 -- KEYS worker; ARGV ttl in ms, then field, value, ….
 local function heartbeat(keys, args)
     check_keys(keys, 1)
@@ -542,6 +558,7 @@ register('bury', bury, {})
 register('reply', reply, {})
 register('depth', depth, {'no-writes'})
 register('missing', missing, {'allow-oom'})
+register('held', held, {'no-writes'})
 register('heartbeat', heartbeat, {'allow-oom'})
 register('leave', leave, {'allow-oom'})
 register('tidy', tidy, {'allow-oom'})

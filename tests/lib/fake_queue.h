@@ -22,6 +22,7 @@ enum fake_queue_op {
     FAKE_QUEUE_REPLY,
     FAKE_DEPTH,
     FAKE_MISSING,
+    FAKE_HELD,
 };
 
 struct fake_queue_call {
@@ -146,7 +147,7 @@ static inline void fake_depth(struct queue *queue, struct queue_name name, queue
 }
 
 static inline void fake_missing(struct queue *queue, struct queue_name name, const struct uuid *ids,
-                                size_t count, queue_missing_done *done, void *arg)
+                                size_t count, queue_flags_done *done, void *arg)
 {
     fake_queue_add(queue, FAKE_MISSING, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
@@ -266,7 +267,8 @@ static inline void fake_queue_end(struct fake_queue *fake)
             ((queue_depth_done *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_MISSING:
-            ((queue_missing_done *)call->done)(call->arg, &lost, NULL);
+        case FAKE_HELD:
+            ((queue_flags_done *)call->done)(call->arg, &lost, NULL);
             break;
         default:
             ((queue_done *)call->done)(call->arg, &lost);

@@ -296,6 +296,14 @@ static inline bool is_missing(struct peer *peer, struct queue_name name, struct 
     return result.flags[0];
 }
 
+static inline bool is_held(struct peer *peer, struct queue_name name, struct uuid id)
+{
+    struct result result = {.flag_count = 1};
+    peer->queue->ops->held(peer->queue, name, &id, 1, on_missing, &result);
+    wait_ok(&result);
+    return result.flags[0];
+}
+
 /* Entries as the dispatcher makes them. The bodies are texts. */
 static inline struct queue_entry entry_of(const char *body)
 {

@@ -388,6 +388,19 @@ START_TEST(missing_sees_what_a_person_deleted)
 }
 END_TEST
 
+START_TEST(held_tells_who_is_in_a_hand)
+{
+    struct uuid id = enqueue_one(&door, ADT, "x");
+    ck_assert(!is_held(&door, ADT, id));
+    struct queue_claimed *claimed = claim(&alice, ADT, 1, false);
+    ck_assert(is_held(&door, ADT, id));
+    retry(&alice, ADT, claimed, clock_wall_ms() + 60000);
+    ck_assert(!is_held(&door, ADT, id));
+    ck_assert(!is_held(&door, ADT, uuid_new(clock_wall_ms())));
+    queue_claimed_unref(claimed);
+}
+END_TEST
+
 START_TEST(depth_counts)
 {
     struct queue_entry entries[3] = {entry_of("a"), entry_of("b"), entry_of("c")};
@@ -511,6 +524,7 @@ int main(void)
     tcase_add_test(tests, promote_serves_all_patterns);
     tcase_add_test(tests, enqueue_with_a_delay);
     tcase_add_test(tests, missing_sees_what_a_person_deleted);
+    tcase_add_test(tests, held_tells_who_is_in_a_hand);
     tcase_add_test(tests, depth_counts);
     tcase_add_test(tests, added_by_hand);
     tcase_add_test(tests, malformed_entries);

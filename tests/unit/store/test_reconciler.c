@@ -87,7 +87,7 @@ static void answer_missing(const char *item, const bool *missing, size_t count)
     struct fake_queue_call *call = fake_queue_take(&queue, FAKE_MISSING);
     ck_assert_str_eq(call->name.item, item);
     ck_assert_uint_eq(call->count, count);
-    ((queue_missing_done *)call->done)(call->arg, &fake_ok, missing);
+    ((queue_flags_done *)call->done)(call->arg, &fake_ok, missing);
     free(call);
 }
 
