@@ -35,10 +35,9 @@ static void set_text(json_t *object, const char *name, const char *text)
 static void set_time(json_t *object, const char *name, int64_t wall_us)
 {
     char text[CLOCK_RFC3339_LEN + 1];
-    if (wall_us) {
+    if (wall_us)
         clock_rfc3339(wall_us, text);
-        set_text(object, name, text);
-    }
+    json_object_set_new(object, name, wall_us ? json_string(text) : json_null());
 }
 
 static json_t *record_json(const struct store_record *record)
