@@ -97,8 +97,8 @@ static void pump(void *arg)
     struct lane *lane = arg;
     if (lane->state != RESTING || !lane->runs || !worker_may_claim(lane->worker))
         return;
-    if (!lane->woken && !lane->hungry)
-        return;
+    if ((!lane->woken && !lane->hungry) || clock_mono_us() < lane->not_before_us)
+        return; /* the sweep looks again */
     size_t most = room(lane);
     if (most == 0) {
         lane->hungry = true; /* goes on when a slot is free */

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 
 #define AGAIN_MS 200
-#define REPLY_TTL_MS 60000 /* where a sender asked for the reply and its item leaves none */
+#define RETURN_REST_US 500000 /* so that what cannot start now is not claimed in a circle */
+#define REPLY_TTL_MS 60000    /* where a sender asked for the reply and its item leaves none */
 
 static struct job *job_of(struct batch_item *item)
 {
@@ -134,6 +135,7 @@ static void start_return(void *arg, struct batch_item **items, size_t count)
 
 void lane_return(struct job *job)
 {
+    job->lane->not_before_us = clock_mono_us() + RETURN_REST_US;
     job_move(job, JOB_RETURNING);
     batcher_add(&job->lane->returned, &job->batch, 0);
 }
