@@ -34,6 +34,7 @@ struct lane {
     bool hungry;            /* there was more than slots, or no slot */
     bool taking, promoting; /* under way */
     size_t asked;           /* entries that the last claim asked for */
+    int64_t not_before_us;  /* monotonic: an entry went back for want of the store, let it rest */
     int64_t due_ms;         /* what the timer `due` waits for */
     TAILQ_HEAD(, job) jobs;
     TAILQ_HEAD(, job) running; /* by start */

@@ -6,6 +6,8 @@ import pytest
 
 from hiefleet import Fleet, echo_item, hl7, production, router_item, wait_until
 
+pytestmark = pytest.mark.sanitize
+
 SIZE = 100
 
 

@@ -9,6 +9,8 @@ import redis
 
 from hiefleet import Fleet, echo_item, file_item, hl7, production, router_item, wait_until
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.fixture(scope="module")
 def fleet():

@@ -8,6 +8,8 @@ import pytest
 
 from hiefleet import Fleet, echo_item, file_item, hl7, production, router_item, wait_until
 
+pytestmark = pytest.mark.sanitize
+
 
 @pytest.fixture(scope="module")
 def fleet():

@@ -4,8 +4,12 @@ import contextlib
 import json
 import socket
 
+import pytest
+
 from hiefleet import (Fleet, Receiver, echo_item, file_item, free_port, hl7, item, production, router_item,
                       wait_until)
+
+pytestmark = pytest.mark.sanitize
 
 CANARY = "XQZCANARY"
 RETRY = {"max_attempts": 2, "backoff": 50, "max_backoff": 100}

@@ -10,6 +10,8 @@ import pytest
 from hiefleet import (Fleet, Receiver, echo_item, file_item, free_port, hl7, item, production, router_item,
                       wait_until)
 
+pytestmark = pytest.mark.sanitize
+
 RETRY = {"max_attempts": 3, "backoff": 100, "max_backoff": 400}
 
 

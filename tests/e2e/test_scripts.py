@@ -148,19 +148,23 @@ items:
 
 
 def test_foreground_stops_on_ctrl_c(folder):
-    process = subprocess.Popen([ROOT / "scripts/up", "--dir", folder, "--http", str(free_port()), "--mllp", str(free_port())],
-                               env=ENV, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, start_new_session=True)
+    log = folder.parent / "up.log"
+    with open(log, "wb") as stream:
+        process = subprocess.Popen([ROOT / "scripts/up", "--dir", folder, "--http", str(free_port()), "--mllp",
+                                    str(free_port())], env=ENV, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+                                   start_new_session=True)
     try:
         wait_until(lambda: (folder / "env").exists() or process.poll() is not None, "it is ready", 60)
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, log.read_text()
         env = read_env(folder)
         victim = int(env["HIE_WORKER_PIDS"].split()[0])
         os.kill(victim, signal.SIGKILL)
         time.sleep(1.5)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does it
-        output, _ = process.communicate(timeout=60)
+        wait_until(lambda: process.poll() is not None, "it ends", 100)
     finally:
+        output = log.read_text()
+        print(output)
         if process.poll() is None:
             process.terminate()
             process.wait(90)

@@ -9,6 +9,8 @@ import pytest
 
 from hiefleet import END_EVENTS, Fleet, echo_item, file_item, free_port, hl7, production, router_item, wait_until
 
+pytestmark = pytest.mark.sanitize
+
 
 def running(item, worker):
     """How many messages of an item the worker itself says to have in hand."""
