@@ -32,8 +32,9 @@ print_help() {
     sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p;}' "$0"
 }
 
-# Prints the start time of a live process; fails for one that is gone or a zombie.
-process_start() {
+# Sets PROCESS_START to the start time of a live process; fails for one that is gone or a zombie. Without a fork, since a
+# Ctrl-C that comes while bash waits for one may be lost.
+process_start() { # PID
     local stat='' rest
     # Not $(<file): where the file is missing, bash then leaves the whole script under `set -e`.
     { IFS= read -r -d '' stat <"/proc/$1/stat" || [[ -n $stat ]]; } 2>/dev/null || return 1
@@ -41,18 +42,16 @@ process_start() {
     # shellcheck disable=SC2086
     set -- $rest
     [[ $1 != [ZX] ]] || return 1
-    printf '%s\n' "${20}"
+    PROCESS_START=${20}
 }
 
 record_process() { # DIR KIND PID
-    local start
-    start=$(process_start "$3") || return 1
-    printf '%s %s %s\n' "$2" "$3" "$start" >>"$1/processes"
+    process_start "$3" || return 1
+    printf '%s %s %s\n' "$2" "$3" "$PROCESS_START" >>"$1/processes"
 }
 
 is_alive() { # PID START
-    local start
-    start=$(process_start "$1") && [[ $start == "$2" ]]
+    process_start "$1" && [[ $PROCESS_START == "$2" ]]
 }
 
 # Prints "kind pid start" of what is recorded in DIR and still lives.
