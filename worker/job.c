@@ -8,6 +8,7 @@
 #include "base/state.h"
 #include "hl7/message.h"
 #include "lane.h"
+#include "lane_parts.h"
 #include "model/item_class.h"
 
 #include <stdlib.h>
@@ -20,7 +21,7 @@ static const uint32_t state_moves[] = {
     [JOB_ADOPTING] = STATE_BIT(JOB_RUNNING) | STATE_BIT(JOB_SETTLING) | STATE_BIT(JOB_RETURNING),
     [JOB_FETCHING] = STATE_BIT(JOB_RUNNING) | STATE_BIT(JOB_SETTLING) | STATE_BIT(JOB_RETURNING),
     [JOB_RUNNING] = STATE_BIT(JOB_SETTLING) | STATE_BIT(JOB_RETURNING),
-    [JOB_SETTLING] = STATE_BIT(JOB_PUBLISHING),
+    [JOB_SETTLING] = STATE_BIT(JOB_PUBLISHING) | STATE_BIT(JOB_LOOKING),
     [JOB_PUBLISHING] = 0,
     [JOB_RETURNING] = 0,
 };
@@ -48,8 +49,12 @@ struct job *job_new(struct lane *lane, struct queue_claimed *claimed, struct que
 void job_free(struct job *job)
 {
     struct lane *lane = job->lane;
+    bool was_starting =
+        job->state == JOB_LOOKING || job->state == JOB_ADOPTING || job->state == JOB_FETCHING;
     TAILQ_REMOVE(&lane->jobs, job, link);
     lane->held--;
+    lane->starting -= was_starting;
+    lane_fetch_over(job);
     if (job->arena) {
         arena_done(job->arena);
         free(job->arena);
@@ -74,9 +79,9 @@ void job_move(struct job *job, enum job_state to)
         lane_pump(lane); /* a slot is free */
     }
     bool was_starting = from == JOB_LOOKING || from == JOB_ADOPTING || from == JOB_FETCHING;
-    bool is_starting = to == JOB_ADOPTING || to == JOB_FETCHING;
-    if (was_starting && !is_starting)
-        lane->starting--;
+    bool is_starting = to == JOB_LOOKING || to == JOB_ADOPTING || to == JOB_FETCHING;
+    lane->starting += is_starting;
+    lane->starting -= was_starting;
     if (to == JOB_RUNNING) {
         TAILQ_INSERT_TAIL(&lane->running, job, running);
         lane->running_count++;

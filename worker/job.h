@@ -5,8 +5,8 @@
  *      │ ├─large───▶ FETCHING ─┤                   │
  *      ▼ ▼                     ▼                   ▼
  *     RUNNING ──handler ended──▶ SETTLING ──recorded──▶ PUBLISHING ──finished in Redis──▶ freed
- *      │ (drain)                     │ superseded by another claim
- *      └──▶ RETURNING ─▶ freed       └──▶ freed
+ *      │ (drain)                     ├── superseded by another claim ──▶ freed
+ *      └──▶ RETURNING ─▶ freed       └── refused after a repeat: LOOKING once more, has it its end?
  */
 #ifndef HIE_JOB_H
 #define HIE_JOB_H
@@ -37,15 +37,19 @@ struct job_child {
 };
 
 struct job {
-    TAILQ_ENTRY(job) link;    /* in lane->jobs */
-    TAILQ_ENTRY(job) running; /* in lane->running, by start */
-    struct batch_item batch;  /* in one batcher at a time */
+    TAILQ_ENTRY(job) link; /* in lane->jobs */
+    TAILQ_ENTRY(job)
+    running; /* in lane->running, by start; in worker->fetch_waiting while FETCHING waits */
+    struct batch_item batch; /* in one batcher at a time */
     struct lane *lane;
     struct queue_claimed *claimed; /* owns what entry borrows */
     struct queue_entry *entry;
     unsigned state;
     bool taken_over;
     bool timed_out, handed_back;
+    bool fetch_waits;     /* it is in worker->fetch_waiting */
+    bool settle_repeated; /* the outcome of a settle was unknown: it may be recorded already */
+    size_t fetch_bytes;   /* of the worker's budget for large bodies */
     struct meta meta;
     struct body body;   /* of the entry, or fetched */
     char *fetched;      /* owned: a body from the store */

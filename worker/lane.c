@@ -4,6 +4,7 @@
 
 #include "base/bug.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "base/state.h"
 #include "lane_parts.h"
@@ -61,8 +62,10 @@ static size_t take(struct lane *lane, struct queue_claimed *claimed, bool taken_
             continue; /* ours: this process slept for so long that it found its own entry */
         jobs[count++] = job_new(lane, claimed, entry, taken_over);
     }
-    if (taken_over)
+    if (taken_over && count) {
         metric_add(lane->metrics.taken_over, (int64_t)count);
+        log_info("taken_over", LOG_WORD("item", lane->item->id), LOG_INT("count", (int64_t)count));
+    }
     if (count)
         lane_look_up(lane, jobs, count, !taken_over);
     free(jobs);
@@ -201,16 +204,17 @@ static void send_renewal(struct lane *lane, struct renewal *renewal)
                                     renewal->entries, renewal->count, on_renewed, renewal);
 }
 
-static void renew(struct lane *lane, int64_t now_us)
+/* Touches what has been in hand for long; all of it after Redis was away, since entries grow idle then too. */
+static void renew(struct lane *lane, int64_t now_us, bool all)
 {
-    if (now_us < lane->renew_at_us)
+    if (now_us < lane->renew_at_us && !all)
         return;
     lane->renew_at_us = now_us + RENEW_US;
     struct renewal *renewal = NULL;
     struct job *job;
     TAILQ_FOREACH(job, &lane->jobs, link)
     {
-        if (now_us - job->claimed_us < SLOW_US)
+        if (now_us - job->claimed_us < SLOW_US && !all)
             continue;
         if (!renewal)
             renewal = mem_alloc(sizeof(*renewal));
@@ -231,12 +235,14 @@ static void on_sweep(void *arg)
     struct lane *lane = arg;
     loop_timer_set(&lane->sweep, SWEEP_MS * 3 / 4 + (int64_t)random_below(SWEEP_MS / 2));
     if (lane->worker->queue_up)
-        renew(lane, clock_mono_us());
+        renew(lane, clock_mono_us(), false);
     if (!lane->runs || !worker_may_claim(lane->worker))
         return;
     lane_wake(lane);
     promote(lane);
-    take_over(lane);
+    /* Idle times count on while Redis is away: everybody renews first. */
+    if (clock_mono_us() - lane->worker->queue_up_us > TAKEOVER_IDLE_MS * 1000)
+        take_over(lane);
 }
 
 /* ---- life ---- */
@@ -305,6 +311,13 @@ void lane_done(struct lane *lane)
 void lane_links_changed(struct lane *lane)
 {
     lane_publish_hold(lane, !lane->worker->queue_up);
+    if (lane->worker->queue_up)
+        renew(lane, clock_mono_us(), true);
     if (worker_may_claim(lane->worker))
         lane_wake(lane);
+}
+
+bool lane_quiet(const struct lane *lane)
+{
+    return lane->state == RESTING && !lane->taking && !lane->promoting;
 }

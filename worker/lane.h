@@ -39,6 +39,7 @@ struct lane {
     TAILQ_HEAD(, job) jobs;
     TAILQ_HEAD(, job) running; /* by start */
     size_t held, starting, running_count;
+    unsigned failures;       /* of publications, in a row */
     struct batcher settled;  /* jobs to finish */
     struct batcher retried;  /* jobs to delay */
     struct batcher returned; /* jobs to hand back */
@@ -60,6 +61,8 @@ void lane_done(struct lane *lane);
 void lane_pump(struct lane *lane);
 void lane_wake(struct lane *lane);
 void lane_links_changed(struct lane *lane);
+/* No claim or take-over is under way. */
+bool lane_quiet(const struct lane *lane);
 /* Gives up what still runs: it goes back to its queue. */
 void lane_give_up(struct lane *lane);
 

@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/bug.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "worker.h"
 
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 
 #define AGAIN_MS 200
+#define TRIES_MAX 10u         /* of what is given up then */
 #define RETURN_REST_US 500000 /* so that what cannot start now is not claimed in a circle */
 #define REPLY_TTL_MS 60000    /* where a sender asked for the reply and its item leaves none */
 
@@ -52,12 +54,21 @@ static struct publication *new_publication(struct lane *lane, struct batcher *ba
     return publication;
 }
 
-/* False: it failed; its items wait for the next try. */
+/* False: it failed; its items wait for the next try. What others can do instead is given up after some tries, so that a key of the
+ * wrong type or a full Redis does not stop the lane: the reconciler brings children, the mirror of dead letters is only a
+ * mirror. */
 static bool went_well(struct publication *publication, const struct err *err)
 {
-    if (err->code == ERR_NONE)
-        return true;
     struct lane *lane = publication->lane;
+    bool dispensable =
+        publication->batcher == &lane->children || publication->batcher == &lane->buried;
+    worker_note(lane->worker, &lane->worker->publish_trouble, err);
+    if (err->code == ERR_NONE) {
+        lane->failures = 0;
+        return true;
+    }
+    if (lane->worker->queue_up && ++lane->failures > TRIES_MAX && dispensable)
+        return true;
     batcher_hold(publication->batcher, true);
     for (size_t i = publication->count; i-- > 0;)
         batcher_put_back(publication->batcher, publication->items[i]);
@@ -209,6 +220,12 @@ static void on_buried(void *arg, const struct err *err)
     end_publication(publication);
 }
 
+/* The mirror is to be looked at: a large body is in the store. */
+static struct body mirrored(struct body body)
+{
+    return body.len <= MESSAGE_INLINE_MAX ? body : body_of(NULL, 0);
+}
+
 static void start_bury(void *arg, struct batch_item **items, size_t count)
 {
     struct lane *lane = arg;
@@ -220,7 +237,7 @@ static void start_bury(void *arg, struct batch_item **items, size_t count)
                                                    .attempts = job->outcome.attempt,
                                                    .error = job->error,
                                                    .meta = job->entry->meta,
-                                                   .body = job->entry->body};
+                                                   .body = mirrored(job->entry->body)};
     }
     lane->worker->queue->ops->bury(lane->worker->queue, lane->item->id, publication->dead, count,
                                    on_buried, publication);
@@ -231,13 +248,28 @@ static void start_bury(void *arg, struct batch_item **items, size_t count)
 static void count_end(struct job *job)
 {
     struct lane *lane = job->lane;
-    if (job->outcome.end == STORE_RETRY) {
+    const struct store_outcome *outcome = &job->outcome;
+    if (outcome->end == STORE_RETRY) {
         metric_add(lane->metrics.retried, 1);
+        log_debug("retrying", LOG_ID(outcome->id), LOG_WORD("item", lane->item->id),
+                  LOG_INT("attempt", outcome->attempt), LOG_WORD("reason", job->error));
         return;
     }
-    metric_add(lane->metrics.completed[job->outcome.end], 1);
+    if (outcome->end == STORE_DEAD_LETTERED)
+        log_warn("dead_lettered", LOG_ID(outcome->id), LOG_WORD("item", lane->item->id),
+                 LOG_INT("attempt", outcome->attempt), LOG_WORD("reason", job->error));
+    metric_add(lane->metrics.completed[outcome->end], 1);
     int64_t ms = clock_wall_ms() - job->entry->at_ms;
     histogram_observe(lane->metrics.end_to_end_seconds, ms > 0 ? ms * 1000 : 0);
+}
+
+/* Another claim has the message: the entry is its holder's, and is found by its idle time if that one is gone. */
+void lane_superseded(struct job *job)
+{
+    metric_add(job->lane->metrics.superseded, 1);
+    log_info("superseded", LOG_ID(job->entry->id), LOG_WORD("item", job->lane->item->id),
+             LOG_INT("attempt", job->outcome.attempt));
+    job_free(job);
 }
 
 void lane_settled(struct job *job)
@@ -247,13 +279,16 @@ void lane_settled(struct job *job)
         lane_refused(job);
         return;
     }
-    job_move(job, JOB_PUBLISHING);
-    if (!outcome->recorded) {
-        /* Another claim has it, or it had its end before: the entry is whoever's, and is found by its idle time. */
-        metric_add(job->lane->metrics.superseded, 1);
-        job_free(job);
+    if (!outcome->recorded && job->settle_repeated && outcome->end != STORE_RETRY) {
+        job_move(job, JOB_LOOKING); /* it may have been recorded by the try whose answer was lost */
+        lane_look_up(job->lane, &job, 1, false);
         return;
     }
+    if (!outcome->recorded) {
+        lane_superseded(job);
+        return;
+    }
+    job_move(job, JOB_PUBLISHING);
     count_end(job);
     if (outcome->end == STORE_RETRY) {
         batcher_add(&job->lane->retried, &job->batch, 0);

@@ -10,6 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* Attempts that a worker's death may cost beyond max_attempts: one crash of ours must not make a dead letter, a message that
+ * kills each worker must become one. */
+#define DEATHS_MAX 4
+
 struct look_up {
     struct lane *lane;
     bool of_claim;
@@ -139,25 +143,12 @@ void lane_check_timeouts(void *arg)
     }
 }
 
-static void on_fetched(void *arg, const struct err *err, struct body body,
-                       struct slice content_type, bool found)
+void lane_fetched(struct job *job, bool found)
 {
-    struct job *job = arg;
-    (void)content_type; /* meta has it */
-    if (err->code != ERR_NONE || job->lane->worker->draining) {
-        lane_return(job);
-    } else if (!found) {
-        bury(job, "its body is not in the store");
-    } else {
-        job->fetched = malloc(body.len);
-        if (!job->fetched) {
-            lane_return(job);
-            return;
-        }
-        memcpy(job->fetched, body.ptr, body.len);
-        job->body = body_of(job->fetched, body.len);
+    if (found)
         run(job);
-    }
+    else
+        bury(job, "its body is not in the store");
 }
 
 static void start(struct job *job)
@@ -165,13 +156,13 @@ static void start(struct job *job)
     struct lane *lane = job->lane;
     if (lane->worker->draining) {
         lane_return(job);
-    } else if (job->outcome.attempt > lane->item->retry.max_attempts) {
-        bury(job, "every attempt ended with the death of its worker");
+    } else if (job->outcome.attempt > lane->item->retry.max_attempts + DEATHS_MAX) {
+        bury(job,
+             "given up: too many attempts, the last ones ended with the death of their worker");
     } else if (job->entry->malformed) {
         bury(job, "the queue's entry is malformed");
     } else if (job->meta.stored) {
-        job_move(job, JOB_FETCHING);
-        lane->worker->store->ops->body(lane->worker->store, job->entry->id, on_fetched, job);
+        lane_fetch(job);
     } else {
         run(job);
     }
@@ -195,7 +186,7 @@ static void on_adopted(void *arg, const struct err *err)
     for (size_t i = 0; i < adoption->count; i++) {
         struct job *job = adoption->jobs[i];
         if (err->code != ERR_NONE)
-            lane_return(job);
+            lane_return(job); /* claimed again after a rest */
         else if (adoption->rows[i].error != ERR_NONE)
             bury(job, "the database refused the entry's data");
         else
@@ -214,6 +205,7 @@ static void fill_adopted(struct adoption *adoption, size_t i)
         hl7_summary(&message, summary);
         hl7_done(&message);
     }
+    int64_t received_us = job->entry->at_ms * 1000, now_us = clock_wall_us();
     struct meta meta = job->meta;
     meta.in_wal = true;
     meta.stored = job->body.len > MESSAGE_INLINE_MAX;
@@ -226,7 +218,7 @@ static void fill_adopted(struct adoption *adoption, size_t i)
         .item = job->lane->item->id,
         .pattern = job->lane->name.pattern,
         .direction = DIRECTION_INBOUND,
-        .received_us = job->entry->at_ms * 1000,
+        .received_us = received_us < now_us ? received_us : now_us, /* a producer's clock */
         .priority = job->entry->priority,
         .ordering_key = job->entry->key,
         .control_id = slice_text(summary->control_id),
@@ -274,16 +266,25 @@ static void on_looked_up(void *arg, const struct err *err)
     struct lane *lane = look_up->lane;
     struct job *ended[QUEUE_BATCH_MAX], *unknown[QUEUE_BATCH_MAX];
     size_t ended_count = 0, unknown_count = 0;
+    worker_note(lane->worker, &lane->worker->look_up_trouble, err);
     for (size_t i = 0; i < look_up->count; i++) {
         struct job *job = look_up->jobs[i];
         const struct store_claim *row = &look_up->rows[i];
-        job->outcome.run = row->run;
-        job->outcome.attempt = row->attempt;
-        read_meta(job);
-        if (err->code != ERR_NONE)
+        if (!job->settle_repeated) {
+            job->outcome.run = row->run;
+            job->outcome.attempt = row->attempt;
+            read_meta(job);
+        }
+        if (err->code != ERR_NONE && job->settle_repeated)
+            lane_superseded(job);
+        else if (err->code != ERR_NONE)
             lane_return(job);
         else if (row->ended)
             ended[ended_count++] = job;
+        else if (job->settle_repeated)
+            lane_superseded(job);
+        else if (!row->known && job->meta.stored)
+            bury(job, "neither the message nor its body is in the store");
         else if (!row->known)
             unknown[unknown_count++] = job;
         else

@@ -3,6 +3,7 @@
 #include "base/bug.h"
 #include "base/mem.h"
 #include "lane.h"
+#include "worker.h"
 
 #include <stdlib.h>
 
@@ -24,13 +25,18 @@ static void on_settled(void *arg, const struct err *err)
 {
     struct settle_batch *batch = arg;
     struct settler *settler = batch->settler;
+    if (batch->count)
+        worker_note(batch->jobs[0]->lane->worker, &batch->jobs[0]->lane->worker->settle_trouble,
+                    err);
     if (err->code == ERR_NONE) {
         for (size_t i = 0; i < batch->count; i++)
             lane_settled(batch->jobs[i]);
     } else { /* repeated when the database is back, or a little later */
         batcher_hold(&settler->batcher, true);
-        for (size_t i = batch->count; i-- > 0;)
+        for (size_t i = batch->count; i-- > 0;) {
+            batch->jobs[i]->settle_repeated |= err->code == ERR_OUTCOME_UNKNOWN;
             batcher_put_back(&settler->batcher, &batch->jobs[i]->batch);
+        }
         if (settler->store_up)
             loop_timer_set(&settler->again, AGAIN_MS);
     }

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "lane_parts.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -38,12 +39,31 @@ static size_t held(const struct worker *worker)
 
 /* ---- links ---- */
 
+void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err)
+{
+    bool on = err->code != ERR_NONE && worker->queue_up && worker->store_up;
+    if (on == trouble->on)
+        return;
+    trouble->on = on;
+    health_set(worker->health, trouble->what, !on, on ? err->text : "");
+    if (on)
+        log_error("trouble", LOG_WORD("doing", trouble->what), LOG_ERR(err));
+    else
+        log_info("trouble_over", LOG_WORD("doing", trouble->what));
+}
+
 static void links_changed(struct worker *worker)
 {
+    static const struct err fine = {.code = ERR_NONE};
+    /* What failed for a link's loss is no trouble of its own; what is shows again. */
+    worker_note(worker, &worker->look_up_trouble, &fine);
+    worker_note(worker, &worker->settle_trouble, &fine);
+    worker_note(worker, &worker->publish_trouble, &fine);
     settler_store_changed(&worker->settler, worker->store_up);
     reconciler_links_changed(worker->reconciler, worker->queue_up, worker->store_up);
     for (size_t i = 0; i < worker->production->item_count; i++)
         lane_links_changed(&worker->lanes[i]);
+    lane_fetch_next(worker);
 }
 
 /* A heartbeat or a farewell that failed: the next heartbeat comes soon, what is not said lapses. */
@@ -57,7 +77,7 @@ static void beat(void *arg)
 {
     struct worker *worker = arg;
     loop_timer_set(&worker->heartbeat, HEARTBEAT_MS);
-    if (worker->queue_up)
+    if (worker->queue_up && !worker->draining)
         worker->queue->ops->heartbeat(worker->queue, worker->id, worker->host, getpid(),
                                       worker->item_names, (int64_t)held(worker), HEARTBEAT_TTL_MS,
                                       on_told, NULL);
@@ -68,6 +88,7 @@ static void on_queue_up(void *arg, bool fresh)
     struct worker *worker = arg;
     log_info("redis_up", LOG_INT("fresh", fresh));
     worker->queue_up = true;
+    worker->queue_up_us = clock_mono_us();
     health_set_server(worker->health, "redis", true, "");
     if (fresh)
         reconciler_compare(worker->reconciler);
@@ -121,17 +142,38 @@ static void on_fatal(void *arg, const struct err *err)
 
 /* ---- drain ---- */
 
+/* Leaves the idle workers and, where nothing is in hand, the groups. */
+static void leave(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->production->item_count && worker->queue_up; i++) {
+        struct lane *lane = &worker->lanes[i];
+        if (lane->runs)
+            worker->queue->ops->leave(worker->queue, lane->name, worker->id, on_told, NULL);
+    }
+}
+
+static bool is_quiet(const struct worker *worker)
+{
+    bool quiet = held(worker) == 0;
+    for (size_t i = 0; i < worker->production->item_count; i++)
+        quiet = quiet && lane_quiet(&worker->lanes[i]);
+    return quiet;
+}
+
 static void on_drain_tick(void *arg)
 {
     struct worker *worker = arg;
     int64_t now = clock_mono_us();
-    size_t left = held(worker);
-    if (left == 0 || now > worker->drain_until_us + GIVE_UP_MS * 1000) {
-        log_info("drained", LOG_INT("left", (int64_t)left));
+    bool quiet = is_quiet(worker);
+    if (worker->leaving || now > worker->drain_until_us + GIVE_UP_MS * 1000) {
+        log_info("drained", LOG_INT("left", (int64_t)held(worker)));
         loop_stop(worker->loop);
         return;
     }
-    if (now > worker->drain_until_us && !worker->given_up) {
+    if (quiet) {
+        worker->leaving = true; /* once more, after the last claim; one tick to be sent */
+        leave(worker);
+    } else if (now > worker->drain_until_us && !worker->given_up) {
         worker->given_up = true;
         for (size_t i = 0; i < worker->production->item_count; i++)
             lane_give_up(&worker->lanes[i]);
@@ -148,11 +190,9 @@ static void on_terminate(void *arg)
     worker->draining = true;
     health_drain(worker->health);
     worker->drain_until_us = clock_mono_us() + worker->production->worker.drain_timeout_ms * 1000;
-    for (size_t i = 0; i < worker->production->item_count && worker->queue_up; i++) {
-        struct lane *lane = &worker->lanes[i];
-        if (lane->runs)
-            worker->queue->ops->leave(worker->queue, lane->name, worker->id, on_told, NULL);
-    }
+    loop_timer_cancel(&worker->heartbeat);
+    leave(worker);
+    lane_fetch_next(worker);
     loop_timer_set(&worker->drain_timer, 0);
 }
 
@@ -282,7 +322,11 @@ static void connect_links(struct worker *worker)
 int worker_init(struct worker *worker, const struct production *production, const char *items,
                 struct err *err)
 {
-    *worker = (struct worker){.production = production};
+    *worker = (struct worker){.production = production,
+                              .look_up_trouble = {.what = "look_up"},
+                              .settle_trouble = {.what = "settle"},
+                              .publish_trouble = {.what = "publish"}};
+    TAILQ_INIT(&worker->fetch_waiting);
     if (check_items(production, items, err))
         return -1;
     name_worker(worker);
@@ -321,8 +365,8 @@ void worker_done(struct worker *worker)
 {
     if (!worker->loop)
         return;
-    worker->draining = true;
-    /* The links first: what waits for them is told before it goes. */
+    worker->draining = worker->stopped = true;
+    /* The links first: the queue's calls end as unknown, the store's without a word; nothing calls back afterwards. */
     worker->queue->ops->free(worker->queue);
     worker->store->ops->free(worker->store);
     reconciler_free(worker->reconciler);

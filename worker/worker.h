@@ -30,7 +30,15 @@ struct worker {
     struct settler settler;
     struct loop_timer heartbeat, drain_timer;
     struct loop_watch sigterm, sigint, sighup;
-    bool draining, given_up;
+    bool draining, given_up, leaving;
+    bool stopped;                    /* the loop is over: only freeing is left */
+    int64_t queue_up_us;             /* monotonic: since when Redis is there */
+    TAILQ_HEAD(, job) fetch_waiting; /* for room in the budget of large bodies */
+    size_t fetch_bytes;              /* of that budget in use */
+    struct worker_trouble {
+        const char *what; /* a name for log and readiness */
+        bool on;
+    } look_up_trouble, settle_trouble, publish_trouble;
     int64_t drain_until_us;
     int exit_code;
 };
@@ -44,6 +52,8 @@ void worker_done(struct worker *worker);
 
 /* The lane of an item. */
 struct lane *worker_lane(struct worker *worker, const char *item_id);
+/* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
+void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
 /* May lanes claim? */
 bool worker_may_claim(const struct worker *worker);
 

@@ -46,6 +46,11 @@ static void setup(void)
                              .queue = &queue.queue,
                              .store = &store.store};
     worker.env = (struct handler_env){.loop = worker.loop};
+    worker.health = health_new(worker.metrics);
+    worker.look_up_trouble.what = "look_up";
+    worker.settle_trouble.what = "settle";
+    worker.publish_trouble.what = "publish";
+    TAILQ_INIT(&worker.fetch_waiting);
     settler_init(&worker.settler, worker.loop, &store.store);
     worker.lanes = mem_array(production->item_count, sizeof(*worker.lanes));
     for (size_t i = 0; i < production->item_count; i++)
@@ -65,11 +70,13 @@ static void setup(void)
 
 static void teardown(void)
 {
+    worker.draining = worker.stopped = true;
     fake_store_end(&store);
     fake_queue_end(&queue);
     for (size_t i = 0; i < production->item_count; i++)
         lane_done(&worker.lanes[i]);
     settler_done(&worker.settler);
+    health_free(worker.health);
     metrics_free(worker.metrics);
     loop_free(worker.loop);
     free(worker.lanes);
@@ -211,10 +218,19 @@ START_TEST(the_last_attempt_is_a_dead_letter)
 }
 END_TEST
 
-START_TEST(poison_is_not_run_again)
+START_TEST(a_death_of_ours_makes_no_dead_letter)
 {
     struct uuid id = uuid_new(5000);
     claim("Slow", &id, 1, 3); /* of two: its workers died */
+    ck_assert_uint_eq(lane("Slow")->running_count, 1);
+    record(settled(), true);
+}
+END_TEST
+
+START_TEST(poison_is_not_run_again)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Slow", &id, 1, 2 + 4 + 1); /* they died again and again */
     struct fake_store_call *settle = settled();
     ck_assert_int_eq(settle->outcomes[0]->end, STORE_DEAD_LETTERED);
     record(settle, true);
@@ -287,6 +303,126 @@ START_TEST(a_settle_that_failed_is_repeated)
 }
 END_TEST
 
+/* Makes the entries of a claim say that their bodies are in the store. */
+static void answer_stored_claim(const char *id, const struct uuid *ids, size_t count)
+{
+    static char packed[64];
+    static struct buffer meta;
+    meta = (struct buffer){.data = packed, .capacity = sizeof(packed), .max = sizeof(packed)};
+    meta_pack(&(struct meta){.in_wal = true, .stored = true}, &meta);
+    struct queue_claimed *claimed = mem_alloc(sizeof(*claimed));
+    claimed->entries = mem_array(count, sizeof(*claimed->entries));
+    claimed->count = count;
+    claimed->references = 1;
+    for (size_t i = 0; i < count; i++)
+        claimed->entries[i] = (struct queue_entry){
+            .id = ids[i], .entry_id = {(char)('a' + i)}, .meta = buffer_slice(&meta)};
+    struct fake_queue_call *call = claim_of(id);
+    ((queue_claim_done *)call->done)(call->arg, &fake_ok, claimed);
+    free(call);
+    run_loop_turns(worker.loop);
+}
+
+START_TEST(a_stored_body_nobody_knows_is_a_dead_letter)
+{
+    struct uuid id = uuid_new(5000);
+    answer_stored_claim("Fast", &id, 1);
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    look_up->claims[0].run = look_up->claims[0].attempt = 1; /* not known */
+    fake_store_answer(look_up, &fake_ok);
+    struct fake_store_call *settle = settled();
+    ck_assert_int_eq(settle->outcomes[0]->end, STORE_DEAD_LETTERED);
+    record(settle, true);
+}
+END_TEST
+
+START_TEST(large_bodies_wait_for_room)
+{
+    struct uuid ids[8];
+    for (size_t i = 0; i < 8; i++)
+        ids[i] = uuid_new(5000);
+    answer_stored_claim("Fast", ids, 8);
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    for (size_t i = 0; i < 8; i++)
+        look_up->claims[i] =
+            (struct store_claim){.id = ids[i], .known = true, .run = 1, .attempt = 1};
+    fake_store_answer(look_up, &fake_ok);
+    size_t asked = fake_store_pending(&store);
+    ck_assert_uint_eq(asked, 4); /* 64 MiB hold four of the largest */
+    for (size_t i = 0; i < 8; i++) {
+        struct fake_store_call *call = fake_store_take(&store, FAKE_BODY);
+        ((store_body_done *)call->done)(call->arg, &fake_ok, body_of("x", 1), slice_of(NULL, 0),
+                                        true);
+        free(call);
+    }
+    struct fake_store_call *settle = settled();
+    ck_assert_uint_eq(settle->count, 8);
+    record(settle, true);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &fake_ok);
+    ck_assert_uint_eq(worker.fetch_bytes, 0);
+}
+END_TEST
+
+START_TEST(a_repeated_settle_finds_its_end)
+{
+    struct uuid id = uuid_new(5000);
+    struct err lost = {.code = ERR_OUTCOME_UNKNOWN};
+    claim("Slow", &id, 1, 1);
+    fake_store_answer(settled(), &lost);
+    record(settled(), false); /* the first try was recorded after all */
+    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    look_up->claims[0].known = look_up->claims[0].ended = true;
+    fake_store_answer(look_up, &fake_ok);
+    struct fake_store_call *children = fake_store_take(&store, FAKE_CHILDREN);
+    ((store_rows *)children->done)(children->arg, &fake_ok, NULL, 0);
+    free(children);
+    run_loop_turns(worker.loop);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &fake_ok);
+    ck_assert_uint_eq(lane("Slow")->held, 0);
+    ck_assert_uint_eq(lane("Slow")->starting, 0);
+}
+END_TEST
+
+START_TEST(a_key_of_the_wrong_type_does_not_stop_the_lane)
+{
+    struct uuid id = uuid_new(5000);
+    struct err wrong = {.code = ERR_OUTCOME_UNKNOWN, .text = "WRONGTYPE"};
+    claim("Router", &id, 1, 1);
+    record(settled(), true);
+    struct fake_queue_call *finish = NULL;
+    for (int i = 0; i < 40 && !finish; i++) { /* its children are the reconciler's in the end */
+        struct fake_queue_call *enqueue;
+        RUN_LOOP_UNTIL(worker.loop, fake_queue_pending(&queue) > 0);
+        while ((enqueue = fake_queue_find(&queue, FAKE_ENQUEUE)))
+            fake_queue_answer_depth(enqueue, &wrong, 0);
+        run_loop_turns(worker.loop);
+        finish = fake_queue_find(&queue, FAKE_FINISH);
+        while ((enqueue = fake_queue_find(&queue, FAKE_QUEUE_CLAIM)))
+            fake_queue_answer_claim(enqueue, NULL, 0);
+        fake_queue_end(&queue);
+    }
+    ck_assert_ptr_nonnull(finish);
+    ck_assert(worker.publish_trouble.on);
+    ck_assert(!health_ready(worker.health));
+    fake_queue_answer(finish, &fake_ok);
+    ck_assert(!worker.publish_trouble.on);
+    ck_assert_uint_eq(lane("Router")->held, 0);
+}
+END_TEST
+
+START_TEST(everything_is_renewed_when_redis_is_back)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Stuck", &id, 1, 1);
+    fake_queue_end(&queue);
+    lane_links_changed(lane("Stuck"));
+    struct fake_queue_call *renew = fake_queue_take(&queue, FAKE_RENEW);
+    ck_assert_uint_eq(renew->count, 1);
+    fake_queue_answer(renew, &fake_ok);
+    record(settled(), true); /* its timeout */
+}
+END_TEST
+
 START_TEST(a_finish_that_failed_is_repeated)
 {
     struct uuid id = uuid_new(5000);
@@ -353,7 +489,13 @@ int main(void)
     tcase_add_test(cases, a_final_error_is_a_dead_letter);
     tcase_add_test(cases, a_timeout_is_retried_then_buried);
     tcase_add_test(cases, the_last_attempt_is_a_dead_letter);
+    tcase_add_test(cases, a_death_of_ours_makes_no_dead_letter);
     tcase_add_test(cases, poison_is_not_run_again);
+    tcase_add_test(cases, a_stored_body_nobody_knows_is_a_dead_letter);
+    tcase_add_test(cases, large_bodies_wait_for_room);
+    tcase_add_test(cases, a_repeated_settle_finds_its_end);
+    tcase_add_test(cases, a_key_of_the_wrong_type_does_not_stop_the_lane);
+    tcase_add_test(cases, everything_is_renewed_when_redis_is_back);
     tcase_add_test(cases, a_superseded_end_publishes_nothing);
     tcase_add_test(cases, what_has_its_end_is_not_run_again);
     tcase_add_test(cases, a_direct_producers_entry_is_adopted_first);

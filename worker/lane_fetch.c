@@ -1,0 +1,90 @@
+/* Large bodies, which stay in PostgreSQL until their handler is about to start. How large one is shows when it comes, so each
+ * that is under way holds room for the largest that the doors let in; what waits for room waits in the order of its
+ * claim. A body over all of the budget goes alone. */
+#include "lane_parts.h"
+
+#include "base/mem.h"
+#include "worker.h"
+
+#include <stdlib.h>
+
+#define BUDGET_BYTES (64u << 20)
+
+static size_t largest_body(const struct production *production)
+{
+    size_t most = (size_t)production->dispatcher.http_max_body;
+    for (size_t i = 0; i < production->dispatcher.mllp_count; i++) {
+        size_t frame = (size_t)production->dispatcher.mllp[i].max_frame;
+        most = frame > most ? frame : most;
+    }
+    return most;
+}
+
+static void give(struct job *job, size_t bytes)
+{
+    struct worker *worker = job->lane->worker;
+    worker->fetch_bytes += bytes;
+    worker->fetch_bytes -= job->fetch_bytes;
+    job->fetch_bytes = bytes;
+}
+
+static void on_body(void *arg, const struct err *err, struct body body, struct slice content_type,
+                    bool found)
+{
+    struct job *job = arg;
+    struct worker *worker = job->lane->worker;
+    (void)content_type; /* meta has it */
+    bool here = err->code == ERR_NONE && found && !worker->draining;
+    give(job, here ? body.len : 0);
+    if (here) {
+        job->fetched = malloc(body.len ? body.len : 1);
+        if (job->fetched && body.len)
+            memcpy(job->fetched, body.ptr, body.len);
+        job->body = body_of(job->fetched, body.len);
+    }
+    if (err->code != ERR_NONE || worker->draining || (here && !job->fetched))
+        lane_return(job);
+    else
+        lane_fetched(job, found);
+    lane_fetch_next(worker);
+}
+
+void lane_fetch_next(struct worker *worker)
+{
+    size_t largest = largest_body(worker->production);
+    struct job *job;
+    while ((job = TAILQ_FIRST(&worker->fetch_waiting))) {
+        bool room = worker->fetch_bytes == 0 || worker->fetch_bytes + largest <= BUDGET_BYTES;
+        if (!worker->draining && (!room || !worker->store_up))
+            return;
+        TAILQ_REMOVE(&worker->fetch_waiting, job, running);
+        job->fetch_waits = false;
+        if (worker->draining) {
+            lane_return(job);
+            continue;
+        }
+        give(job, largest);
+        worker->store->ops->body(worker->store, job->entry->id, on_body, job);
+    }
+}
+
+void lane_fetch(struct job *job)
+{
+    struct worker *worker = job->lane->worker;
+    job_move(job, JOB_FETCHING);
+    job->fetch_waits = true;
+    TAILQ_INSERT_TAIL(&worker->fetch_waiting, job, running);
+    lane_fetch_next(worker);
+}
+
+void lane_fetch_over(struct job *job)
+{
+    struct worker *worker = job->lane->worker;
+    if (job->fetch_waits)
+        TAILQ_REMOVE(&worker->fetch_waiting, job, running);
+    if (!job->fetch_bytes)
+        return;
+    give(job, 0);
+    if (!worker->stopped)
+        lane_fetch_next(worker);
+}
