@@ -85,6 +85,7 @@ struct redis_link {
     struct loop_task flush;
     bool in_callback;
     bool broken; /* goes down as soon as it is not inside a callback */
+    bool told_down; /* since it was last up */
     bool fatal;  /* broken, and not to be tried again */
     struct err broken_error;
 
@@ -225,8 +226,10 @@ static void go_down(struct redis_link *link, const struct err *err)
     state_move(&states, &link->state, WAITING);
     loop_timer_set(&link->timer, backoff_ms(link));
     end_calls(link, &why);
-    if (was_up)
+    if (was_up || !link->told_down) {
+        link->told_down = true;
         link->options.on_down(link->options.arg, &why);
+    }
 }
 
 static void give_up(struct redis_link *link, const struct err *err)
@@ -388,6 +391,7 @@ static void rise(struct redis_link *link)
     state_move(&states, &link->state, UP);
     link->up_since_ms = link->heard_ms;
     loop_timer_set(&link->timer, TICK_MS);
+    link->told_down = false;
     link->options.on_up(link->options.arg);
 }
 

@@ -32,7 +32,7 @@ struct redis_link_options {
     const char
         *channel; /* subscribe to it: then the link takes no commands; NULL: a link for commands */
     void (*on_up)(void *arg);
-    void (*on_down)(void *arg, const struct err *err); /* after an on_up */
+    void (*on_down)(void *arg, const struct err *err); /* after an on_up, and at the first failure */
     /* Refused for good (ERR_AUTH, ERR_CONFIG): the link rests. */
     void (*on_fatal)(void *arg, const struct err *err);
     void (*on_message)(void *arg, struct slice message); /* published on the channel */

@@ -163,7 +163,7 @@ struct queue_redis_options {
      * claim from all queues. */
     void (*on_wake)(void *arg, const char *item, enum messaging_pattern pattern,
                     unsigned partition);
-    /* The link came up (also the first time) or went down. `fresh`: Redis may have lost data since it was last up (its run id,
+    /* The link came up (also the first time) or went down (also told at the first failure to connect). `fresh`: Redis may have lost data since it was last up (its run id,
      * replication id or our epoch key changed, or this is the first time): compare with the WAL. Also called with `fresh` while
      * it is up, when the epoch key vanishes (FLUSHALL). */
     void (*on_up)(void *arg, bool fresh);

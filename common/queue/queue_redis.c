@@ -176,14 +176,16 @@ static void tell_up(struct queue_redis *queue)
     bool fresh = queue->fresh;
     queue->fresh = false;
     queue->told_up = true;
+    queue->told_down = false;
     queue->options.on_up(queue->options.arg, fresh);
 }
 
 static void tell_down(struct queue_redis *queue, const struct err *err)
 {
-    if (!queue->told_up)
+    if (!queue->told_up && queue->told_down)
         return;
     queue->told_up = false;
+    queue->told_down = true;
     queue->options.on_down(queue->options.arg, err);
 }
 
@@ -538,7 +540,8 @@ void queue_redis_free(struct queue *queue)
     struct queue_redis *redis = (struct queue_redis *)queue;
     redis->freeing = true;
     redis->greeted = false;
-    redis->told_up = false; /* nothing is told from here on but the ends of operations */
+    redis->told_up = false;
+    redis->told_down = true; /* nothing is told from here on but the ends of operations */
     redis->told_fatal = true;
     redis->wakes = redis_link_free(redis->wakes);
     redis->commands = redis_link_free(redis->commands);

@@ -25,6 +25,7 @@ struct queue_redis {
 
     bool greeted; /* the command link is up and the server is known: operations may go out */
     bool told_up; /* on_up was called, on_down not yet */
+    bool told_down; /* since it was last up */
     bool told_fatal;
     bool freeing;
     bool fresh; /* not told yet */

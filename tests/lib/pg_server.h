@@ -80,7 +80,10 @@ static inline pid_t pg_server_spawn(const struct pg_server *server, const char *
     dup2(fd, 1);
     dup2(fd, 2);
     unsetenv("LD_PRELOAD");
-    execv(path, argv);
+    char *args[64] = {path}; /* initdb finds its companions by a whole path only */
+    for (size_t i = 1; i < 63 && argv[i]; i++)
+        args[i] = argv[i];
+    execv(path, args);
     _exit(127);
 }
 
