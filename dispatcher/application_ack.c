@@ -34,11 +34,14 @@ void ack_control_id(struct uuid id, char step, char ret[static HL7_ACK_CONTROL_I
 
 static void free_ack(struct application_ack *ack)
 {
-    if (ack->acks) {
-        TAILQ_REMOVE(&ack->acks->list, ack, link);
-        ack->acks->count--;
+    struct application_acks *acks = ack->acks;
+    if (acks) {
+        TAILQ_REMOVE(&acks->list, ack, link);
+        acks->count--;
     }
     free(ack);
+    if (acks)
+        acks->over(acks->arg);
 }
 
 static void write_ack(struct application_ack *ack, const struct hl7_ack *content)
@@ -59,37 +62,41 @@ static void write_ack(struct application_ack *ack, const struct hl7_ack *content
 static void on_found(void *arg, const struct err *err, const struct store_record *record)
 {
     struct application_ack *ack = arg;
-    char control_id[HL7_ACK_CONTROL_ID_MAX + 1];
-    ack_control_id(ack->waiter.id, 'A', control_id);
-    struct hl7_ack content = {.code = HL7_AR,
-                              .control_id = slice_text(control_id),
-                              .wall_ms = clock_wall_ms(),
-                              .condition = HL7_INTERNAL,
-                              .text = "the message has not ended yet; it is safely stored"};
-    if (err->code == ERR_NONE && record && record->finished_us) {
-        bool completed = strcmp(record->state, "completed") == 0;
-        content.code = completed ? HL7_AA : HL7_AE;
-        content.text = completed ? NULL : record->error;
+    ack->finding = false;
+    if (ack->acks && (err->code != ERR_NONE || (record && !record->finished_us))) {
+        waiters_add_again(ack->acks->waiters, &ack->waiter);
+        return;
     }
-    if (ack->acks)
-        write_ack(ack, &content);
+    if (ack->acks && record) {
+        bool completed = strcmp(record->state, "completed") == 0;
+        char control_id[HL7_ACK_CONTROL_ID_MAX + 1];
+        ack_control_id(ack->waiter.id, 'A', control_id);
+        write_ack(ack, &(struct hl7_ack){.code = completed ? HL7_AA : HL7_AE,
+                                         .control_id = slice_text(control_id),
+                                         .wall_ms = clock_wall_ms(),
+                                         .condition = HL7_INTERNAL,
+                                         .text = completed ? NULL : record->error});
+    }
     free_ack(ack);
 }
 
 static void on_waited(struct waiter *waiter, bool ended)
 {
     struct application_ack *ack = (struct application_ack *)waiter;
-    (void)ended;
+    if (!ended) {
+        free_ack(ack);
+        return;
+    }
     ack->finding = true;
     ack->acks->store->ops->find(ack->acks->store, waiter->id, on_found, ack);
 }
 
 void application_acks_init(struct application_acks *acks, struct waiters *waiters,
                            struct store *store, void (*write)(void *arg, struct slice frame),
-                           void *arg)
+                           void (*over)(void *arg), void *arg)
 {
-    *acks =
-        (struct application_acks){.waiters = waiters, .store = store, .write = write, .arg = arg};
+    *acks = (struct application_acks){
+        .waiters = waiters, .store = store, .write = write, .over = over, .arg = arg};
     TAILQ_INIT(&acks->list);
 }
 

@@ -104,6 +104,7 @@ static void on_terminate(void *arg)
     health_drain(dispatcher->health);
     dispatcher->drain_until_us =
         clock_mono_us() + dispatcher->production->worker.drain_timeout_ms * 1000;
+    waiters_drain(&dispatcher->waiters); /* a long poll gets its answer as things are */
     http_front_drain(&dispatcher->http);
     for (size_t i = 0; i < dispatcher->mllp_started; i++)
         mllp_front_drain(&dispatcher->mllp[i]);

@@ -19,11 +19,10 @@ static int status_of(enum error_code code)
     case ERR_TOO_LARGE:
         return 413;
     case ERR_NOT_HL7:
+    case ERR_UNSUPPORTED: /* what the item cannot work with yet: a batch */
         return 422;
     case ERR_QUEUE_FULL:
         return 429;
-    case ERR_UNSUPPORTED:
-        return 501;
     case ERR_UNAVAILABLE:
     case ERR_OUTCOME_UNKNOWN:
     case ERR_TIMEOUT:
@@ -74,7 +73,7 @@ static int refuse_unsupported(struct http_request *request, struct err *err)
     struct slice value;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (http_request_header(request, names[i], &value))
-            return err_set(err, ERR_UNSUPPORTED, "%s is not yet supported", names[i]);
+            return err_set(err, ERR_INVALID, "%s is not yet supported", names[i]);
     }
     return 0;
 }
@@ -180,6 +179,16 @@ static void on_gone(void *arg, struct http_request *request)
     message_api_gone(arg, request);
 }
 
+/* Decided before there is an item. */
+static void on_refused(void *arg, int status)
+{
+    struct http_front *front = arg;
+    if (status == 413)
+        intake_count_rejected(front->intake, NULL, ERR_TOO_LARGE);
+    else if (status == 503)
+        intake_count_rejected(front->intake, NULL, ERR_UNAVAILABLE);
+}
+
 int http_front_start(struct http_front *front, struct loop *loop,
                      const struct production *production, struct intake *intake,
                      struct store *store, struct waiters *waiters, struct health *health,
@@ -196,6 +205,7 @@ int http_front_start(struct http_front *front, struct loop *loop,
         .max_body = (size_t)production->dispatcher.http_max_body,
         .on_request = on_request,
         .on_gone = on_gone,
+        .on_refused = on_refused,
         .arg = front,
     };
     return http_server_start(loop, &options, &front->server, err);

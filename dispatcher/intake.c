@@ -1,6 +1,5 @@
 #include "intake.h"
 
-#include "base/bug.h"
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/state.h"
@@ -14,6 +13,8 @@
 #define QUEUE_WAIT_US 50000            /* the answer waits no longer for the enqueue */
 #define BYTES_IN_HAND_MAX (256u << 20) /* past it new messages are refused as unavailable */
 #define DEADLINE_TICK_MS 10
+#define TIMEOUT_TICK_US 100000 /* ack_timeout is exact to this; its walk may be long */
+#define LOOK_AGAIN_US 200000   /* for a message that the store did not know */
 
 enum { WRITING, UNKNOWN, QUEUEING, ANSWERED, STATE_COUNT };
 static const char *const state_words[] = {"writing", "unknown", "queueing", "answered"};
@@ -27,18 +28,18 @@ static const struct state_table states = {"intake", state_words, state_moves, ST
 
 /* One message on its way; one allocation, its bytes follow it. */
 struct message_intake {
-    TAILQ_ENTRY(message_intake) link; /* in unanswered (WRITING, QUEUEING) or unknown (UNKNOWN) */
+    TAILQ_ENTRY(message_intake) link; /* in its state's list, none in ANSWERED */
     struct batch_item batch;          /* in the WAL's batcher, then in its queue's */
     struct intake *intake;
     const struct item *item;
     unsigned state;
-    bool told;                        /* the front has its answer */
-    bool in_batch;                    /* a batcher or a call holds it: not to be freed */
-    int64_t accepted_us, queueing_us; /* monotonic */
+    bool told;                                 /* the front has its answer */
+    bool in_batch;                             /* a batcher or a call holds it: not to be freed */
+    int64_t accepted_us, queueing_us, look_us; /* monotonic */
     struct store_message row;
     void (*answered)(void *arg, struct uuid id, const struct err *error);
     void *arg;
-    size_t size; /* of the bytes that follow */
+    size_t size; /* with the bytes that follow */
     char bytes[];
 };
 
@@ -83,13 +84,26 @@ static void release(struct message_intake *message)
     free(message);
 }
 
-static void leave_list(struct message_intake *message)
+static struct intake_list *list_of(struct message_intake *message)
 {
     struct intake *intake = message->intake;
-    if (message->state == UNKNOWN)
-        TAILQ_REMOVE(&intake->unknown, message, link);
-    else
-        TAILQ_REMOVE(&intake->unanswered, message, link);
+    switch (message->state) {
+    case WRITING:
+        return &intake->writing;
+    case UNKNOWN:
+        return &intake->unknown;
+    default:
+        return &intake->queueing;
+    }
+}
+
+/* Out of its list; into that of the state, at its end. */
+static void move_to(struct message_intake *message, unsigned state)
+{
+    TAILQ_REMOVE(list_of(message), message, link);
+    state_move(&states, &message->state, state);
+    if (state != ANSWERED)
+        TAILQ_INSERT_TAIL(list_of(message), message, link);
 }
 
 static void tell(struct message_intake *message, const struct err *error)
@@ -110,8 +124,7 @@ static void tell(struct message_intake *message, const struct err *error)
 /* Into the last state; what a batch still holds is freed by the batch. */
 static void finish(struct message_intake *message, const struct err *error)
 {
-    leave_list(message);
-    state_move(&states, &message->state, ANSWERED);
+    move_to(message, ANSWERED);
     tell(message, error);
     release(message);
 }
@@ -123,11 +136,7 @@ static const struct err no_error = {.code = ERR_NONE};
 static void start_queueing(struct message_intake *message)
 {
     struct intake *intake = message->intake;
-    if (message->state == UNKNOWN) {
-        TAILQ_REMOVE(&intake->unknown, message, link);
-        TAILQ_INSERT_TAIL(&intake->unanswered, message, link);
-    }
-    state_move(&states, &message->state, QUEUEING);
+    move_to(message, QUEUEING);
     message->queueing_us = clock_mono_us();
     if (!intake->queue_up) {
         gate_unqueued(&intake->gate, message->item, 1);
@@ -200,13 +209,17 @@ static void written(struct message_intake *message, const struct err *err)
             intake->on_unqueued(intake->on_unqueued_arg);
             release(message);
         }
+    } else if (err->code == ERR_OUTCOME_UNKNOWN && message->state == WRITING) {
+        state_move(&states, &message->state, UNKNOWN);
+        TAILQ_REMOVE(&intake->writing, message, link);
+        TAILQ_INSERT_HEAD(&intake->unknown, message, link); /* to be looked up at once */
+    } else if (err->code == ERR_OUTCOME_UNKNOWN) {          /* the row may be there */
+        gate_unqueued(&intake->gate, message->item, 1);
+        intake->on_unqueued(intake->on_unqueued_arg);
+        release(message);
     } else if (message->state != WRITING) {
         gate_cancelled(&intake->gate, message->item);
         release(message);
-    } else if (err->code == ERR_OUTCOME_UNKNOWN) {
-        TAILQ_REMOVE(&intake->unanswered, message, link);
-        state_move(&states, &message->state, UNKNOWN);
-        TAILQ_INSERT_TAIL(&intake->unknown, message, link);
     } else {
         struct err error = *err;
         if (error.code == ERR_NONE)
@@ -249,6 +262,8 @@ static void start_write(void *arg, struct batch_item **items, size_t count)
 
 /* ---- outcomes unknown: the link broke between commit and reply ---- */
 
+/* The database may carry out a commit after its client is gone, so a row that is not there yet says nothing: it is looked
+ * for again until ack_timeout. */
 struct unknown_batch {
     struct intake *intake;
     size_t count;
@@ -260,8 +275,7 @@ static void on_known(void *arg, const struct err *err, const bool *known)
 {
     struct unknown_batch *batch = arg;
     struct intake *intake = batch->intake;
-    struct err refused = {.code = ERR_UNAVAILABLE,
-                          .text = "the database was lost; nothing was written"};
+    int64_t look_us = clock_mono_us() + LOOK_AGAIN_US;
     intake->asking_unknown = false;
     for (size_t i = 0; i < batch->count; i++) {
         struct message_intake *message = batch->list[i];
@@ -270,9 +284,10 @@ static void on_known(void *arg, const struct err *err, const bool *known)
             release(message);
         } else if (err->code == ERR_NONE && known[i]) {
             start_queueing(message);
-        } else if (err->code == ERR_NONE) {
-            gate_cancelled(&intake->gate, message->item);
-            finish(message, &refused);
+        } else {
+            TAILQ_REMOVE(&intake->unknown, message, link);
+            TAILQ_INSERT_TAIL(&intake->unknown, message, link);
+            message->look_us = look_us;
         }
     }
     free(batch);
@@ -282,14 +297,16 @@ static void on_known(void *arg, const struct err *err, const bool *known)
 
 static void ask_unknown(struct intake *intake)
 {
-    if (intake->asking_unknown || !intake->store_up || TAILQ_EMPTY(&intake->unknown))
+    int64_t now = clock_mono_us();
+    if (intake->asking_unknown || !intake->store_up || TAILQ_EMPTY(&intake->unknown) ||
+        TAILQ_FIRST(&intake->unknown)->look_us > now)
         return;
     struct unknown_batch *batch = mem_alloc(sizeof(*batch));
     batch->intake = intake;
     struct message_intake *message;
     TAILQ_FOREACH(message, &intake->unknown, link)
     {
-        if (batch->count == STORE_BATCH_MAX)
+        if (batch->count == STORE_BATCH_MAX || message->look_us > now)
             break;
         message->in_batch = true;
         batch->list[batch->count] = message;
@@ -301,33 +318,41 @@ static void ask_unknown(struct intake *intake)
 
 /* ---- deadlines ---- */
 
-static void check_deadlines(struct intake *intake, struct intake_list *list)
+/* The list of UNKNOWN is not in the order of accepted_us, so its walk goes to the end. */
+static void check_ack_timeouts(struct intake *intake, struct intake_list *list, int64_t now)
 {
     struct err unknown = {.code = ERR_OUTCOME_UNKNOWN,
                           .text =
                               "not known to be durable within ack_timeout; ask for the id later"};
-    int64_t now = clock_mono_us();
     struct message_intake *message, *next;
     for (message = TAILQ_FIRST(list); message; message = next) {
         next = TAILQ_NEXT(message, link);
-        bool queueing = message->state == QUEUEING;
-        int64_t since = queueing ? message->queueing_us : message->accepted_us;
-        int64_t limit = queueing ? QUEUE_WAIT_US : message->item->persistence.ack_timeout_ms * 1000;
-        if (now - since < limit)
+        int64_t age = now - message->accepted_us;
+        if (message->state == WRITING && age < intake->least_ack_timeout_us)
+            break; /* so are all behind it */
+        if (age < message->item->persistence.ack_timeout_ms * 1000)
             continue;
         if (message->state == UNKNOWN) {
             gate_unqueued(&intake->gate, message->item, 1);
             intake->on_unqueued(intake->on_unqueued_arg);
         }
-        finish(message, queueing ? &no_error : &unknown);
+        finish(message, &unknown);
     }
 }
 
 static void on_deadlines(void *arg)
 {
     struct intake *intake = arg;
-    check_deadlines(intake, &intake->unanswered);
-    check_deadlines(intake, &intake->unknown);
+    struct message_intake *message;
+    int64_t now = clock_mono_us();
+    while ((message = TAILQ_FIRST(&intake->queueing)) &&
+           now - message->queueing_us >= QUEUE_WAIT_US)
+        finish(message, &no_error);
+    if (now - intake->timeouts_checked_us >= TIMEOUT_TICK_US) {
+        intake->timeouts_checked_us = now;
+        check_ack_timeouts(intake, &intake->writing, now);
+        check_ack_timeouts(intake, &intake->unknown, now);
+    }
     ask_unknown(intake);
     if (intake->in_hand)
         loop_timer_set(&intake->deadlines, DEADLINE_TICK_MS);
@@ -368,7 +393,8 @@ static int check(struct intake *intake, const struct intake_request *request, st
         return err_set(err, ERR_INVALID, "the message is empty");
     if (!intake->store_up)
         return err_set(err, ERR_UNAVAILABLE, "the database is away");
-    if (intake->bytes_in_hand + request->body.len > BYTES_IN_HAND_MAX)
+    if (intake->bytes_in_hand + sizeof(struct message_intake) + request->body.len >
+        intake->bytes_max)
         return err_set(err, ERR_UNAVAILABLE, "too many bytes in hand");
     return 0;
 }
@@ -396,9 +422,10 @@ static struct message_intake *new_message(const struct intake_request *request,
     struct slice control_id = slice_text(summary->control_id);
     struct slice message_type = slice_text(summary->message_type);
     struct slice sender = slice_text(summary->sender);
-    size_t size = request->body.len + meta.len + request->content_type.len +
-                  request->ordering_key.len + control_id.len + message_type.len + sender.len;
-    struct message_intake *message = malloc(sizeof(*message) + size);
+    size_t size = sizeof(struct message_intake) + request->body.len + meta.len +
+                  request->content_type.len + request->ordering_key.len + control_id.len +
+                  message_type.len + sender.len;
+    struct message_intake *message = malloc(size);
     if (!message)
         return NULL;
     char *at = message->bytes;
@@ -446,7 +473,7 @@ int intake_accept(struct intake *intake, const struct intake_request *request, s
     message->row.id = uuid_new(message->row.received_us / 1000);
     message->state = WRITING;
     message->in_batch = true;
-    TAILQ_INSERT_TAIL(&intake->unanswered, message, link);
+    TAILQ_INSERT_TAIL(&intake->writing, message, link);
     intake->bytes_in_hand += message->size;
     if (intake->in_hand++ == 0)
         loop_timer_set(&intake->deadlines, DEADLINE_TICK_MS);
@@ -484,9 +511,14 @@ static void init_metrics(struct intake *intake, struct metrics *metrics, const s
 void intake_init(struct intake *intake, struct loop *loop, const struct production *production,
                  struct queue *queue, struct store *store, struct metrics *metrics)
 {
-    *intake =
-        (struct intake){.loop = loop, .production = production, .queue = queue, .store = store};
-    TAILQ_INIT(&intake->unanswered);
+    *intake = (struct intake){.loop = loop,
+                              .production = production,
+                              .queue = queue,
+                              .store = store,
+                              .bytes_max = BYTES_IN_HAND_MAX,
+                              .least_ack_timeout_us = INT64_MAX};
+    TAILQ_INIT(&intake->writing);
+    TAILQ_INIT(&intake->queueing);
     TAILQ_INIT(&intake->unknown);
     gate_init(&intake->gate, loop, production, queue, store);
     batcher_init(&intake->wal, loop, STORE_BATCH_MAX, WAL_BATCH_BYTES, start_write, intake);
@@ -501,6 +533,9 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
         batcher_init(&own->batcher, loop, QUEUE_BATCH_MAX, WAL_BATCH_BYTES, start_enqueue, own);
         own->batcher.max_under_way = 4; /* pipelined: a Redis round trip need not end first */
         init_metrics(intake, metrics, own->item);
+        int64_t ack_timeout_us = own->item->persistence.ack_timeout_ms * 1000;
+        if (ack_timeout_us < intake->least_ack_timeout_us)
+            intake->least_ack_timeout_us = ack_timeout_us;
     }
     struct metric_label labels[3] = {{"item", ""}, {"pattern", ""}};
     for (unsigned code = ERR_NONE + 1; code < ERR_COUNT; code++) {
@@ -510,17 +545,20 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
     }
 }
 
-void intake_done(struct intake *intake)
+static void free_list(struct intake_list *list)
 {
     struct message_intake *message;
-    while ((message = TAILQ_FIRST(&intake->unanswered))) {
-        TAILQ_REMOVE(&intake->unanswered, message, link);
+    while ((message = TAILQ_FIRST(list))) {
+        TAILQ_REMOVE(list, message, link);
         free(message);
     }
-    while ((message = TAILQ_FIRST(&intake->unknown))) {
-        TAILQ_REMOVE(&intake->unknown, message, link);
-        free(message);
-    }
+}
+
+void intake_done(struct intake *intake)
+{
+    free_list(&intake->writing);
+    free_list(&intake->queueing);
+    free_list(&intake->unknown);
     for (size_t i = 0; i < intake->production->item_count; i++)
         batcher_free(&intake->queues[i].batcher);
     batcher_free(&intake->wal);
@@ -536,6 +574,15 @@ void intake_link_changed(struct intake *intake, bool queue_up, bool store_up)
     intake->store_up = store_up;
     gate_link_changed(&intake->gate, queue_up, store_up);
     ask_unknown(intake);
+}
+
+bool intake_hold(struct intake *intake, size_t *held, size_t now)
+{
+    if (now > *held && intake->bytes_in_hand + (now - *held) > intake->bytes_max)
+        return false;
+    intake->bytes_in_hand += now - *held; /* wraps to a subtraction when it is less */
+    *held = now;
+    return true;
 }
 
 void intake_count_rejected(struct intake *intake, const struct item *item, enum error_code code)

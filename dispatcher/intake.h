@@ -6,8 +6,9 @@
  *     WRITING ──written──▶ QUEUEING ──queued, or 50 ms──▶ ANSWERED ─▶ freed
  *        │  │                  ▲
  *        │  └─link broke─▶ UNKNOWN ──the row is there────┘ (and back to QUEUEING)
- *        │                     │ it is not, or ack_timeout
- *        └─refused, away───────┴──▶ ANSWERED ─▶ freed
+ *        │                   │ ▲ │ not yet: the lost link's commit may still come
+ *        │        ack_timeout│ └─┘
+ *        └─refused, away─────┴──▶ ANSWERED ─▶ freed
  *
  * The answer leaves after the WAL commit and the enqueue; when the enqueue fails or is slow it leaves anyway, since
  * the row suffices: the reconciler brings the message into its queue. Past the item's ack_timeout the answer is
@@ -49,11 +50,15 @@ struct intake {
     struct gate gate;
     struct batcher wal;
     struct intake_queue *queues; /* by item index */
-    TAILQ_HEAD(intake_list, message_intake) unanswered, unknown;
+    /* By state. Those of WRITING and QUEUEING by the time they came in, those of UNKNOWN by the time they are to be looked
+     * up. */
+    TAILQ_HEAD(intake_list, message_intake) writing, queueing, unknown;
     struct loop_timer deadlines;
+    int64_t least_ack_timeout_us, timeouts_checked_us;
     bool queue_up, store_up, asking_unknown;
-    size_t in_hand, bytes_in_hand;  /* messages not yet freed */
-    struct intake_metrics *metrics; /* by item index */
+    size_t in_hand;                  /* messages not yet freed */
+    size_t bytes_in_hand, bytes_max; /* theirs, and of frames that have not ended */
+    struct intake_metrics *metrics;  /* by item index */
     void (*on_unqueued)(
         void *arg); /* a message is durable but not in its queue: nudge the reconciler */
     void *on_unqueued_arg;
@@ -68,6 +73,9 @@ void intake_link_changed(struct intake *intake, bool queue_up, bool store_up);
  * ERR_NOT_HL7, ERR_QUEUE_FULL, ERR_UNAVAILABLE or ERR_TOO_LARGE. */
 int intake_accept(struct intake *intake, const struct intake_request *request, struct uuid *ret_id,
                   struct err *err);
+/* A front holds `now` bytes of an unfinished frame, *held before. False when it is more and too much with all that is
+ * in hand; nothing changes then. */
+bool intake_hold(struct intake *intake, size_t *held, size_t now);
 /* Counts a refusal that a front decided by itself. `item` may be NULL. */
 void intake_count_rejected(struct intake *intake, const struct item *item, enum error_code code);
 /* True when no message is in hand. */

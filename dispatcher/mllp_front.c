@@ -4,7 +4,9 @@
  *
  * Answers leave in the order of the frames. A peer with many unanswered frames, or one that does not read its answers, is
  * not read from: it waits in its own buffers and disturbs nobody. A peer ends (ENDING) when it closed its half, sent
- * what cannot be framed, or we drain: what it is owed is answered first. */
+ * what cannot be framed, stood still in a frame, or we drain: what it is owed is answered first.
+ *
+ * Bytes of unfinished frames count in the intake's budget; the peer whose frame grows past it is refused. */
 #include "mllp_front.h"
 
 #include "application_ack.h"
@@ -19,10 +21,15 @@
 
 #define PEERS_MAX 10000u
 #define WRITE_TIMEOUT_MS 30000
+#define PARTIAL_MS                                                                                 \
+    60000 /* an unfinished frame that does not grow for so long ends its connection */
+#define WATCH_MS 1000
 #define UNANSWERED_MAX 128u       /* frames of one peer in hand */
 #define UNSENT_MAX (256u * 1024u) /* bytes of answers that a peer has not read */
 #define APPLICATION_MAX 4096u /* messages of one peer whose application acknowledgement is due */
-#define HEADER_MAX 2048u      /* of the request's MSH, kept for its acknowledgement */
+#define HEADER_MAX 16384u     /* of the request's MSH, kept for its acknowledgement */
+#define DEFAULT_HEADER                                                                             \
+    "MSH|^~\\&|||||||||P|2.5" /* for the acknowledgement of what has none of its own */
 #define CONTENT_TYPE "application/hl7-v2"
 
 struct mllp_peer {
@@ -30,6 +37,8 @@ struct mllp_peer {
     struct mllp_front *front;
     struct stream *stream; /* NULL: gone */
     struct mllp_reader reader;
+    size_t held;                       /* of its bytes, counted by the intake */
+    int64_t progress_us;               /* monotonic: bytes came, or it was not read from */
     TAILQ_HEAD(, pending_ack) pending; /* in the order of their frames */
     unsigned pending_count;
     struct application_acks application; /* of enhanced mode, once the message has ended */
@@ -54,7 +63,6 @@ static void free_peer_when_done(struct mllp_peer *peer)
     if (peer->stream || peer->pending_count)
         return;
     TAILQ_REMOVE(&peer->front->peers, peer, link);
-    mllp_reader_done(&peer->reader);
     free(peer);
 }
 
@@ -65,8 +73,17 @@ static void update_reading(struct mllp_peer *peer)
                  stream_unsent(peer->stream) >= UNSENT_MAX;
     if (pause != peer->paused) {
         peer->paused = pause;
+        peer->progress_us = clock_mono_us();
         stream_read_pause(peer->stream, pause);
     }
+}
+
+/* Nothing more is read from it; what there is of a frame was never acknowledged. */
+static void end_reading(struct mllp_peer *peer)
+{
+    peer->ending = true;
+    mllp_reader_done(&peer->reader);
+    intake_hold(peer->front->intake, &peer->held, 0);
 }
 
 /* Writes what is ready at the head of the row. The peer may be freed. */
@@ -101,6 +118,10 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
     bool readable =
         hl7_parse(slice_of(pending->header, pending->header_len), &request, &ignored) == 0;
     struct hl7_ack_mode mode = {0};
+    if (!readable &&
+        error->code ==
+            ERR_NONE) /* what its item takes though it is no HL7: accepted all the same */
+        readable = hl7_parse(SLICE_LITERAL(DEFAULT_HEADER), &request, &ignored) == 0;
     if (readable)
         mode = hl7_ack_mode(&request);
     char control_id[HL7_ACK_CONTROL_ID_MAX + 1];
@@ -110,6 +131,10 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
                           .wall_ms = clock_wall_ms()};
     if (error->code != ERR_NONE)
         hl7_ack_from_error(error, mode.enhanced, &ack);
+    if (error->code == ERR_UNSUPPORTED) { /* to send it again would not help */
+        ack.code = mode.enhanced ? HL7_CE : HL7_AE;
+        ack.condition = HL7_UNSUPPORTED_TYPE;
+    }
     if (!mode.enhanced || hl7_ack_wanted(mode.accept, ack.code)) {
         char bytes[HL7_ACK_MAX];
         struct buffer plain = {.data = bytes, .capacity = sizeof(bytes), .max = sizeof(bytes)};
@@ -171,20 +196,35 @@ static void take_frame(struct mllp_peer *peer, struct slice frame)
     }
 }
 
-static void refuse_frame(struct mllp_peer *peer, struct slice start)
+/* Where the frame ends is not awaited: its connection ends. */
+static void refuse_frame(struct mllp_peer *peer, struct slice start, const struct err *err)
 {
     struct pending_ack *pending = add_pending(peer, start);
+    intake_count_rejected(peer->front->intake, peer->front->listener->item, err->code);
+    build_answer(pending, uuid_new(clock_wall_ms()), err);
+    peer->ending = true;
+}
+
+static void refuse_large(struct mllp_peer *peer)
+{
     struct err err;
     err_set(&err, ERR_TOO_LARGE, "the frame is larger than %lld bytes",
             (long long)peer->front->listener->max_frame);
-    intake_count_rejected(peer->front->intake, peer->front->listener->item, err.code);
-    build_answer(pending, uuid_new(clock_wall_ms()), &err);
-    peer->ending = true;
+    refuse_frame(peer, peer->reader.frame, &err);
+}
+
+/* The reader's memory, as it is now, is in the intake's budget. */
+static void hold_partial(struct mllp_peer *peer)
+{
+    struct err err = {.code = ERR_UNAVAILABLE, .text = "too many bytes in hand"};
+    if (!intake_hold(peer->front->intake, &peer->held, mllp_reader_held(&peer->reader)))
+        refuse_frame(peer, mllp_reader_partial(&peer->reader), &err);
 }
 
 static void on_bytes(void *data, struct slice bytes)
 {
     struct mllp_peer *peer = data;
+    peer->progress_us = clock_mono_us();
     while (bytes.len && !peer->ending) {
         size_t used = 0;
         enum mllp_event event = mllp_reader_feed(&peer->reader, bytes.ptr, bytes.len, &used);
@@ -196,7 +236,7 @@ static void on_bytes(void *data, struct slice bytes)
             take_frame(peer, peer->reader.frame);
             break;
         case MLLP_TOO_LARGE:
-            refuse_frame(peer, peer->reader.frame);
+            refuse_large(peer);
             break;
         case MLLP_TOO_MUCH_JUNK:
             peer->ending = true;
@@ -205,14 +245,18 @@ static void on_bytes(void *data, struct slice bytes)
     }
     metric_add(peer->front->junk, (int64_t)(peer->reader.junk_count - peer->junk_counted));
     peer->junk_counted = peer->reader.junk_count;
-    mllp_reader_release(&peer->reader); /* an idle peer holds no frame's memory */
+    mllp_reader_forget(&peer->reader); /* an idle peer holds no frame's memory */
+    if (!peer->ending)
+        hold_partial(peer);
+    if (peer->ending)
+        end_reading(peer);
     flush(peer);
 }
 
 static void on_end(void *data)
 {
     struct mllp_peer *peer = data;
-    peer->ending = true; /* a half frame in the reader was never acknowledged */
+    end_reading(peer);
     flush(peer);
 }
 
@@ -225,6 +269,7 @@ static void on_gone(void *data)
 {
     struct mllp_peer *peer = data;
     peer->stream = NULL;
+    end_reading(peer);
     application_acks_drop(&peer->application);
     free_peer_when_done(peer);
 }
@@ -233,7 +278,11 @@ static void write_application_ack(void *arg, struct slice frame)
 {
     struct mllp_peer *peer = arg;
     stream_write(peer->stream, frame);
-    update_reading(peer);
+}
+
+static void on_application_over(void *arg)
+{
+    update_reading(arg);
 }
 
 static void on_open(void *arg, struct stream *stream)
@@ -242,12 +291,36 @@ static void on_open(void *arg, struct stream *stream)
     struct mllp_peer *peer = mem_alloc(sizeof(*peer));
     peer->front = front;
     peer->stream = stream;
+    peer->progress_us = clock_mono_us();
     TAILQ_INIT(&peer->pending);
     application_acks_init(&peer->application, front->waiters, front->intake->store,
-                          write_application_ack, peer);
+                          write_application_ack, on_application_over, peer);
     mllp_reader_init(&peer->reader, (size_t)front->listener->max_frame);
     TAILQ_INSERT_TAIL(&front->peers, peer, link);
     stream_set_data(stream, peer);
+}
+
+static void on_refused(void *arg)
+{
+    struct mllp_front *front = arg;
+    intake_count_rejected(front->intake, NULL, ERR_UNAVAILABLE);
+}
+
+/* Ends what stands still in the midst of a frame. A peer that we do not read from cannot go on. */
+static void on_watch(void *arg)
+{
+    struct mllp_front *front = arg;
+    int64_t now = clock_mono_us();
+    struct mllp_peer *peer, *next;
+    for (peer = TAILQ_FIRST(&front->peers); peer; peer = next) {
+        next = TAILQ_NEXT(peer, link);
+        if (peer->ending || peer->paused || !mllp_reader_has_partial(&peer->reader) ||
+            now - peer->progress_us < front->partial_ms * 1000)
+            continue;
+        end_reading(peer);
+        flush(peer);
+    }
+    loop_timer_set(&front->watch, WATCH_MS);
 }
 
 /* ---- life ---- */
@@ -256,7 +329,8 @@ int mllp_front_start(struct mllp_front *front, struct loop *loop,
                      const struct mllp_listener *listener, struct intake *intake,
                      struct waiters *waiters, struct metrics *metrics, struct err *err)
 {
-    *front = (struct mllp_front){.listener = listener, .intake = intake, .waiters = waiters};
+    *front = (struct mllp_front){
+        .listener = listener, .intake = intake, .waiters = waiters, .partial_ms = PARTIAL_MS};
     TAILQ_INIT(&front->peers);
     struct metric_label label = {"item", listener->item_id};
     front->junk = metrics_counter(metrics, "hie_mllp_junk_bytes_total",
@@ -270,9 +344,14 @@ int mllp_front_start(struct mllp_front *front, struct loop *loop,
         .on_end = on_end,
         .on_gone = on_gone,
         .on_drained = on_drained,
+        .on_refused = on_refused,
         .arg = front,
     };
-    return stream_server_start(loop, &options, &front->server, err);
+    if (stream_server_start(loop, &options, &front->server, err))
+        return -1;
+    loop_timer_init(&front->watch, loop, on_watch, front);
+    loop_timer_set(&front->watch, WATCH_MS);
+    return 0;
 }
 
 void mllp_front_drain(struct mllp_front *front)
@@ -282,7 +361,7 @@ void mllp_front_drain(struct mllp_front *front)
     struct mllp_peer *peer, *next;
     for (peer = TAILQ_FIRST(&front->peers); peer; peer = next) {
         next = TAILQ_NEXT(peer, link);
-        peer->ending = true;
+        end_reading(peer);
         flush(peer);
     }
 }
@@ -294,5 +373,6 @@ bool mllp_front_idle(const struct mllp_front *front)
 
 void mllp_front_free(struct mllp_front *front)
 {
+    loop_timer_done(&front->watch);
     front->server = stream_server_free(front->server);
 }

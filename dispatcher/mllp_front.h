@@ -12,6 +12,8 @@ struct mllp_front {
     struct waiters *waiters; /* for application acknowledgements */
     struct stream_server *server;
     TAILQ_HEAD(, mllp_peer) peers;
+    struct loop_timer watch; /* over unfinished frames */
+    int64_t partial_ms;      /* how long one may stand still */
     bool draining;
     struct metric *junk;
 };

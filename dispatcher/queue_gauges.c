@@ -24,8 +24,10 @@ static void on_depth(void *arg, const struct err *err, const struct queue_depth 
     metric_set(gauge->depth, (double)(depth->waiting + depth->in_hand + depth->delayed));
     metric_set(gauge->in_hand, (double)depth->in_hand);
     metric_set(gauge->delayed, (double)depth->delayed);
-    int64_t age_ms = depth->oldest_at_ms ? clock_wall_ms() - depth->oldest_at_ms : 0;
-    metric_set(gauge->oldest, age_ms > 0 ? (double)age_ms / 1000 : 0);
+    int64_t now_ms = clock_wall_ms(), oldest_ms = depth->oldest_at_ms;
+    bool aged = oldest_ms > 0 &&
+                oldest_ms < now_ms; /* the entry's own word: a person may have written it */
+    metric_set(gauge->oldest, aged ? (double)(now_ms - oldest_ms) / 1000 : 0);
 }
 
 static void on_counts(void *arg, const struct err *err, const struct store_count *counts,

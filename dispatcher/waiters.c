@@ -21,12 +21,12 @@ static void on_ended(void *arg, const struct err *err, const bool *ended)
         waiters->pause_ms = PAUSE_LEAST_MS;
     if (waiters->pause_ms > PAUSE_MOST_MS)
         waiters->pause_ms = PAUSE_MOST_MS;
-    size_t count = waiters->asked_count;
-    waiters->asked_count = 0;
-    for (size_t i = 0; i < count; i++) {
+    /* `done` may remove others of them: asked_count stays until the end, so that those are found. */
+    for (size_t i = 0; i < waiters->asked_count; i++) {
         struct waiter *waiter = waiters->asked[i];
         if (!waiter)
             continue; /* removed while it was asked for */
+        waiters->asked[i] = NULL;
         waiter->asked = false;
         if (err->code == ERR_NONE && ended[i]) {
             answer(waiters, waiter, true);
@@ -35,6 +35,7 @@ static void on_ended(void *arg, const struct err *err, const bool *ended)
             TAILQ_INSERT_TAIL(&waiters->list, waiter, link);
         }
     }
+    waiters->asked_count = 0;
 }
 
 static void ask(struct waiters *waiters)
@@ -70,10 +71,10 @@ static void on_timer(void *arg)
 {
     struct waiters *waiters = arg;
     int64_t now = clock_mono_us();
-    struct waiter *waiter, *next;
-    for (waiter = TAILQ_FIRST(&waiters->list); waiter; waiter = next) {
-        next = TAILQ_NEXT(waiter, link);
-        if (now >= waiter->until_us) {
+    struct waiter *waiter;
+    for (waiter = TAILQ_FIRST(&waiters->list); waiter; waiter = waiters->next_due) {
+        waiters->next_due = TAILQ_NEXT(waiter, link);
+        if (waiters->draining || now >= waiter->until_us) {
             forget_asked(waiters, waiter);
             answer(waiters, waiter, false);
         }
@@ -95,18 +96,36 @@ void waiters_done(struct waiters *waiters)
     loop_timer_done(&waiters->timer);
 }
 
+static void insert(struct waiters *waiters, struct waiter *waiter, int64_t pause_ms)
+{
+    bool first = TAILQ_EMPTY(&waiters->list);
+    TAILQ_INSERT_TAIL(&waiters->list, waiter, link);
+    if (first || waiters->draining)
+        loop_timer_set(&waiters->timer, waiters->draining ? 0 : pause_ms);
+}
+
 void waiters_add(struct waiters *waiters, struct waiter *waiter, struct uuid id, int64_t wait_ms,
                  void (*done)(struct waiter *, bool))
 {
     *waiter = (struct waiter){.id = id, .until_us = clock_mono_us() + wait_ms * 1000, .done = done};
-    bool first = TAILQ_EMPTY(&waiters->list);
-    TAILQ_INSERT_HEAD(&waiters->list, waiter, link);
-    if (first)
-        loop_timer_set(&waiters->timer, 0);
+    insert(waiters, waiter, 0);
+}
+
+void waiters_add_again(struct waiters *waiters, struct waiter *waiter)
+{
+    insert(waiters, waiter, waiters->pause_ms);
+}
+
+void waiters_drain(struct waiters *waiters)
+{
+    waiters->draining = true;
+    loop_timer_set(&waiters->timer, 0);
 }
 
 void waiters_remove(struct waiters *waiters, struct waiter *waiter)
 {
     forget_asked(waiters, waiter);
+    if (waiters->next_due == waiter)
+        waiters->next_due = TAILQ_NEXT(waiter, link);
     TAILQ_REMOVE(&waiters->list, waiter, link);
 }

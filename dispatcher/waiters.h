@@ -1,5 +1,6 @@
 /* Callers who wait for a message's end: entries of a table, none holding a thread or a link. The database is asked for
- * all of them together, in a rhythm that grows with what an answer costs. */
+ * all of them together, in a rhythm that grows with what an answer costs; when they are more than one question holds, those
+ * asked for go to the back, so that all get their turn. */
 #ifndef HIE_WAITERS_H
 #define HIE_WAITERS_H
 
@@ -21,7 +22,9 @@ struct waiter { /* embed it; the caller owns it */
 
 struct waiters {
     struct store *store;
-    TAILQ_HEAD(waiter_list, waiter) list;
+    TAILQ_HEAD(waiter_list, waiter) list; /* the one to be asked for next first */
+    struct waiter *next_due;              /* where the walk over deadlines goes on */
+    bool draining;                        /* nobody waits any more */
     struct loop_timer timer;
     struct waiter *asked[STORE_BATCH_MAX];
     struct uuid ids[STORE_BATCH_MAX];
@@ -33,6 +36,10 @@ void waiters_init(struct waiters *waiters, struct loop *loop, struct store *stor
 void waiters_done(struct waiters *waiters);
 void waiters_add(struct waiters *waiters, struct waiter *waiter, struct uuid id, int64_t wait_ms,
                  void (*done)(struct waiter *, bool));
+/* For a waiter that was told and waits on, until the same time: its `done` is called once more. */
+void waiters_add_again(struct waiters *waiters, struct waiter *waiter);
+/* Tells all that the time is up, and those who come later at once. */
+void waiters_drain(struct waiters *waiters);
 /* The caller is gone. */
 void waiters_remove(struct waiters *waiters, struct waiter *waiter);
 

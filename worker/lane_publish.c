@@ -60,14 +60,16 @@ static struct publication *new_publication(struct lane *lane, struct batcher *ba
 static bool went_well(struct publication *publication, const struct err *err)
 {
     struct lane *lane = publication->lane;
+    bool mirror = publication->batcher == &lane->buried;
     bool dispensable =
-        publication->batcher == &lane->children || publication->batcher == &lane->buried;
+        mirror || (publication->batcher == &lane->children && lane->failures >= TRIES_MAX);
     worker_note(lane->worker, &lane->worker->publish_trouble, err);
     if (err->code == ERR_NONE) {
         lane->failures = 0;
         return true;
     }
-    if (lane->worker->queue_up && ++lane->failures > TRIES_MAX && dispensable)
+    lane->failures++;
+    if (lane->worker->queue_up && dispensable)
         return true;
     batcher_hold(publication->batcher, true);
     for (size_t i = publication->count; i-- > 0;)

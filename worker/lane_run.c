@@ -218,7 +218,8 @@ static void fill_adopted(struct adoption *adoption, size_t i)
         .item = job->lane->item->id,
         .pattern = job->lane->name.pattern,
         .direction = DIRECTION_INBOUND,
-        .received_us = received_us < now_us ? received_us : now_us, /* a producer's clock */
+        .received_us =
+            received_us > 0 && received_us < now_us ? received_us : now_us, /* a producer's clock */
         .priority = job->entry->priority,
         .ordering_key = job->entry->key,
         .control_id = slice_text(summary->control_id),

@@ -69,6 +69,16 @@ bool mllp_reader_has_partial(const struct mllp_reader *reader)
     return reader->state == MLLP_BODY;
 }
 
+struct slice mllp_reader_partial(const struct mllp_reader *reader)
+{
+    return mllp_reader_has_partial(reader) ? buffer_slice(&reader->held) : slice_of(NULL, 0);
+}
+
+size_t mllp_reader_held(const struct mllp_reader *reader)
+{
+    return reader->held.capacity;
+}
+
 static void empty_held(struct mllp_reader *reader)
 {
     if (reader->held.capacity > HELD_KEEP)
@@ -84,6 +94,13 @@ void mllp_reader_release(struct mllp_reader *reader)
         empty_held(reader);
         reader->held_given = false;
     }
+}
+
+void mllp_reader_forget(struct mllp_reader *reader)
+{
+    mllp_reader_release(reader);
+    if (reader->state != MLLP_SPENT_LARGE && reader->held.len == 0)
+        buffer_done(&reader->held);
 }
 
 /* Skips to the VT. */

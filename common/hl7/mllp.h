@@ -73,8 +73,17 @@ enum mllp_event mllp_reader_feed(struct mllp_reader *reader, const char *data, s
  * now be idle for long. */
 void mllp_reader_release(struct mllp_reader *reader);
 
+/* The same, and gives up all other memory unless a frame has begun. */
+void mllp_reader_forget(struct mllp_reader *reader);
+
 /* A frame has begun and not ended. */
 bool mllp_reader_has_partial(const struct mllp_reader *reader);
+
+/* What there is of its body, until the next feed. */
+struct slice mllp_reader_partial(const struct mllp_reader *reader);
+
+/* Bytes of memory that it holds. */
+size_t mllp_reader_held(const struct mllp_reader *reader);
 
 /* Appends VT body FS CR. False when it does not fit; `out` is as before then. The body must hold no
  * VT and no FS. */

@@ -134,6 +134,8 @@ void http_server_adopt(struct http_server *server, int fd)
     unsigned most = server->options.max_connections;
     if (server->connections >= most + HTTP_REFUSED_AT_ONCE) {
         close(fd);
+        if (server->options.on_refused)
+            server->options.on_refused(server->options.arg, 503);
         return;
     }
     set_socket_options(fd);

@@ -34,6 +34,8 @@ struct http_server_options {
      * dropped, or sent when the peer only ended its sending, which cannot be told apart at first. Work that serves
      * nobody but this peer may be given up. May be NULL. */
     void (*on_gone)(void *arg, struct http_request *request);
+    /* The server itself refused a request or a connection with this status, one call each. May be NULL. */
+    void (*on_refused)(void *arg, int status);
     void *arg;
 };
 

@@ -218,6 +218,8 @@ void http_conn_refuse(struct http_conn *conn, int status, const char *detail)
         .header_count = status == 503,
         .http_1_0 = request && request->head_done && request->parser.http_minor == 0,
     };
+    if (conn->server->options.on_refused)
+        conn->server->options.on_refused(conn->server->options.arg, status);
     struct slice composed = http_answer_compose(conn->server, &head);
     send_answer(conn, composed, head_only ? slice_of(NULL, 0) : buffer_slice(&body), false);
     buffer_done(&body);

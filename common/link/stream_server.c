@@ -130,6 +130,8 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
         bev = bufferevent_socket_new(loop_base(server->loop), fd, BEV_OPT_CLOSE_ON_FREE);
     if (!bev) {
         evutil_closesocket(fd);
+        if (server->options.on_refused)
+            server->options.on_refused(server->options.arg);
         return;
     }
     int on = 1, idle = 60, interval = 30, probes = 4; /* under the 180 s that firewalls tolerate */

@@ -21,13 +21,14 @@ struct stream_server;
 
 struct stream_server_options {
     const char *listen; /* "127.0.0.1:2575", "[::1]:0"; port 0 takes a free one */
-    unsigned max_connections;
+    unsigned max_connections; /* above it a connection is closed, after on_refused */
     int64_t write_timeout_ms; /* a peer that does not read its answers for so long is cut off */
     void (*on_open)(void *arg, struct stream *stream); /* stream_set_data belongs here */
     void (*on_bytes)(void *data, struct slice bytes);  /* all of them are taken */
     void (*on_end)(void *data);
     void (*on_gone)(void *data);
     void (*on_drained)(void *data); /* all that was written has left */
+    void (*on_refused)(void *arg);  /* may be NULL */
     void *arg;
 };
 

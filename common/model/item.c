@@ -80,6 +80,20 @@ static void check_order(struct reader *reader, const struct item *item, const st
                         item->concurrency);
 }
 
+static void check_unordered(struct reader *reader, const struct item *item,
+                            const struct object *object)
+{
+    static const char *const of_fifo[] = {"ordering_key", "partitions"};
+    if (item->queue_type == QUEUE_FIFO || object_bad(object, "queue_type"))
+        return;
+    for (size_t i = 0; i < sizeof(of_fifo) / sizeof(of_fifo[0]); i++) {
+        size_t line = object_line(object, of_fifo[i]);
+        if (line)
+            diagnostics_warning(reader->out, line, "%s has no effect with queue_type %s",
+                                of_fifo[i], queue_type_words[item->queue_type]);
+    }
+}
+
 void item_read(struct reader *reader, struct item *item, const struct yaml_node *node)
 {
     item->line = node->line;
@@ -91,6 +105,7 @@ void item_read(struct reader *reader, struct item *item, const struct yaml_node 
     settle_persistence(item, &object);
     check_retry(reader, item, &object);
     check_order(reader, item, &object);
+    check_unordered(reader, item, &object);
     if (!object_line(&object, "partitions"))
         item->partitions = item->ordering_key ? 16 : 1;
     bool sync = item->messaging_pattern == PATTERN_SYNC_RELIABLE ||

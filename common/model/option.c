@@ -288,6 +288,11 @@ struct option_value option_load(const struct option *option, const void *base)
 
 bool option_built(const struct option *option, const struct option_value *value)
 {
+    struct option_value fallback;
+    struct err err;
+    if (option->fallback_only &&
+        option_parse(option, slice_text(option->fallback), true, &fallback, &err) == 0)
+        return option_equal(option, value, &fallback);
     return !option->built || ((option->built >> value->number) & 1);
 }
 
@@ -311,7 +316,10 @@ void option_print(const struct option *option, const struct option_value *value,
 
 void option_print_built(const struct option *option, struct buffer *out)
 {
-    print_words(option->type == OPTION_BOOL ? bool_words : option->words, option->built, out);
+    if (option->fallback_only)
+        buffer_append_text(out, option->fallback);
+    else
+        print_words(option->type == OPTION_BOOL ? bool_words : option->words, option->built, out);
 }
 
 static void print_type(const struct option *option, struct buffer *out)
@@ -361,10 +369,10 @@ void option_print_row(const struct option *option, struct buffer *out)
         buffer_printf(out, ", or $%s", option->environment);
     if (option->override)
         buffer_printf(out, "; $%s wins", option->override);
-    buffer_printf(out, " | %s | ", option->restart ? "no" : "yes");
+    buffer_printf(out, " | %s | ", option->reloads ? "yes" : "no");
     if (option->unbuilt)
         buffer_append_text(out, "not yet");
-    else if (option->built) {
+    else if (option->built || option->fallback_only) {
         buffer_append_text(out, "only ");
         option_print_built(option, out);
     } else {

@@ -1,6 +1,7 @@
 /* The one table of everything a production file may say. It drives reading, defaults, printing, and
  * the checks that schemas/production.md and schemas/production.schema.json say the same. What
- * exists in the contract and is not built yet is marked here and nowhere else (`built`, `unbuilt`).
+ * exists in the contract and is not built yet is marked here and nowhere else (`built`, `unbuilt`,
+ * `fallback_only`).
  */
 #ifndef HIE_MODEL_OPTION_H
 #define HIE_MODEL_OPTION_H
@@ -57,13 +58,14 @@ struct option {
     const char *fallback; /* the default as a file would write it; NULL: none, or see note */
     const char *note;     /* the default in words where other keys decide it */
     const char *const
-        *words;     /* NULL-terminated; of OPTION_WORD, or all that an OPTION_TEXT may be */
-    uint32_t built; /* bit n: value n of a word (or false, true) works; 0: all do */
-    bool unbuilt;   /* the key as a whole is not yet supported */
+        *words;         /* NULL-terminated; of OPTION_WORD, or all that an OPTION_TEXT may be */
+    uint32_t built;     /* bit n: value n of a word (or false, true) works; 0: all do */
+    bool unbuilt;       /* the key as a whole is not yet supported */
+    bool fallback_only; /* no other value than the fallback works */
     bool required;
     bool secret;      /* its value never stands in a message */
     bool is_template; /* ${…} in it is the template's own: no environment variables */
-    bool restart;     /* a reload does not change it, a restart does */
+    bool reloads;     /* a reload of the file changes it: none does yet */
     int64_t min, max;
     enum url_kind url;
     const char *override;    /* an environment variable that wins over the file */

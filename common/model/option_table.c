@@ -1,5 +1,5 @@
 /* Owns what a production file may say: one row a key. To build something that is marked here as not
- * yet supported, change its row (`built`, `unbuilt`) and nothing else in this folder. */
+ * yet supported, change its row (`built`, `unbuilt`, `fallback_only`) and nothing else in this folder. */
 #include "model/item_class.h"
 #include "model/option.h"
 #include "model/production.h"
@@ -109,8 +109,8 @@ const struct option options[] = {
      .description = "The item that gets what arrives here."},
     {SCOPE_LISTENER, OPTION_SIZE, "max_frame", AT(mllp_listener, max_frame), .fallback = "16MiB", .min = KIB,
      .max = 256 * MIB, .description = "The largest message; a larger one is refused and its connection closed."},
-    {SCOPE_LISTENER, OPTION_DURATION, "duplicate_window", AT(mllp_listener, duplicate_window_ms), .fallback = "300000",
-     .max = DAY, .description = "How long a repeat (same sender, MSH-10 and body) gets the first answer again. 0: off."},
+    {SCOPE_LISTENER, OPTION_DURATION, "duplicate_window", AT(mllp_listener, duplicate_window_ms), .fallback = "0",
+     .fallback_only = true, .max = DAY, .description = "How long a repeat (same sender, MSH-10 and body) gets the first answer again. 0: off."},
     {SCOPE_LISTENER, OPTION_BOOL, "insecure", AT(mllp_listener, insecure), .fallback = "false",
      .description = "Allows an address that is not loopback without TLS."},
     {SCOPE_LISTENER, OPTION_SECTION, "tls", .unbuilt = true, .description = "TLS for this listener."},
@@ -174,16 +174,16 @@ const struct option options[] = {
     {SCOPE_ITEM, OPTION_BOOL, "persistence.batch_writes", AT(item, persistence.batch_writes), .flat = "batch_writes",
      .fallback = "false", .built = FALSE_ONLY, .description = "Gather writes of several messages before a commit."},
     {SCOPE_ITEM, OPTION_INT, "persistence.batch_size", AT(item, persistence.batch_size), .flat = "batch_size",
-     .fallback = "100", .min = 1, .max = 10000, .description = "Messages in one commit at most."},
+     .fallback = "100", .fallback_only = true, .min = 1, .max = 10000, .description = "Messages in one commit at most."},
 
     {SCOPE_ITEM, OPTION_SECTION, "blocking", .description = "How senders wait in the sync patterns."},
     {SCOPE_ITEM, OPTION_BOOL, "blocking.enabled", AT(item, blocking.enabled), .flat = "blocking_enabled",
      .fallback = "false", .built = FALSE_ONLY, .description = "Let senders wait for the result."},
     {SCOPE_ITEM, OPTION_DURATION, "blocking.max_wait_time", AT(item, blocking.max_wait_time_ms),
-     .flat = "blocking_timeout", .fallback = "30000", .min = 1, .max = HOUR,
+     .flat = "blocking_timeout", .fallback = "30000", .fallback_only = true, .min = 1, .max = HOUR,
      .description = "The longest time that a sender waits."},
     {SCOPE_ITEM, OPTION_BOOL, "blocking.deadlock_detection", AT(item, blocking.deadlock_detection),
-     .fallback = "true", .description = "Refuse a call that would wait for itself."},
+     .fallback = "true", .built = TRUE_ONLY, .description = "Refuse a call that would wait for itself."},
     {SCOPE_ITEM, OPTION_CUSTOM, "settings", .shape = "mapping", .note = "those of the class",
      .description = "What the class needs to know."},
 

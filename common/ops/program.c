@@ -3,6 +3,7 @@
 #include "base/log.h"
 
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -85,6 +86,9 @@ int program_start(int argc, char **argv, const char *name, const char *usage, co
     if (!setup_log(name))
         return PROGRAM_EXIT_USAGE;
     signal(SIGPIPE, SIG_IGN);
+    /* Large bodies come from mmap and go back to the system; glibc would raise the threshold after the first one. */
+    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
     int code = load(name, check, &program);
     if (code < 0)
         *ret_program = program;

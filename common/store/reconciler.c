@@ -16,7 +16,9 @@
 #define FULL_US                                                                                    \
     10000000          /* how often a round begins at the mark; others go on where the last ended */
 #define FULL_SHARE 20 /* a full round takes at most this part of the time */
-#define YOUNG_US 2000000 /* rows younger than this are still on their way */
+#define YOUNG_US 2000000 /* rows that were first seen a shorter time ago are still on their way */
+#define SIGHTINGS 8u     /* of the log's top that wait to become old */
+#define SIGHT_US 1000000 /* how often a round that is under way notes the top */
 #define MAINTAIN_US                                                                                \
     3600000000 /* how often the owner of the lease sees to the coming days' partitions */
 
@@ -41,6 +43,11 @@ struct page_group {
     struct uuid ids[PAGE_ROWS];
 };
 
+/* Every seq up to this one was drawn before that moment of the monotonic clock. */
+struct sighting {
+    int64_t at_us, seq;
+};
+
 struct reconciler {
     const struct production *production;
     struct queue *queue;
@@ -55,13 +62,20 @@ struct reconciler {
     int64_t token;
     int64_t leased_at_us;
     int64_t maintained_us; /* 0: never */
-    int64_t next_seq;      /* of the page that is next; between rounds where the last ended */
+    int64_t next_seq;      /* all up to here is done; between rounds where the last ended */
+    int64_t horizon;       /* rows with a higher seq are young */
+    int64_t top;           /* the highest seq that was seen */
+    struct sighting sightings[SIGHTINGS]; /* above the horizon, oldest first */
+    size_t sighting_count;
+    bool peeking; /* this round is past the horizon and looks for the top only */
+    bool stopped;
     bool full;             /* this round began at the mark */
     int64_t full_after_us; /* the next full round is due then */
     int64_t began_us;      /* this round */
     bool last_page;
     unsigned calls; /* under way in ASKING or FETCHING */
-    bool failed;    /* one of them failed */
+    bool in_doubt;  /* one of them failed: its item's fault, or the link's? */
+    bool failed;    /* this round cannot go on */
     struct uuid lacking[PAGE_ROWS];
     size_t lacking_count;
     struct metric *enqueued, *rounds;
@@ -70,8 +84,44 @@ struct reconciler {
 static void rest(struct reconciler *reconciler)
 {
     state_move(&states, &reconciler->state, RESTING);
+    if (reconciler->stopped)
+        return;
     int64_t pause = reconciler->compare ? 0 : reconciler->nudged ? NUDGED_MS : REST_MS;
     loop_timer_set(&reconciler->timer, pause + (int64_t)random_below(REST_MS / 10));
+}
+
+/* ---- who is young ---- */
+
+/* Rows have times of their own, but by other hosts' and producers' clocks: one that is ahead would keep its row, and all
+ * behind it, young for as long. What this process saw some time ago is old by its own clock. */
+static int64_t horizon_of(struct reconciler *reconciler)
+{
+    if (reconciler->comparing)
+        return INT64_MAX;
+    int64_t old_us = clock_mono_us() - YOUNG_US;
+    size_t old = 0;
+    while (old < reconciler->sighting_count && reconciler->sightings[old].at_us <= old_us)
+        reconciler->horizon = reconciler->sightings[old++].seq;
+    reconciler->sighting_count -= old;
+    memmove(reconciler->sightings, reconciler->sightings + old,
+            reconciler->sighting_count * sizeof(*reconciler->sightings));
+    return reconciler->horizon;
+}
+
+static void note_top(struct reconciler *reconciler, int64_t seq, bool end)
+{
+    if (seq > reconciler->top)
+        reconciler->top = seq;
+    struct sighting now = {clock_mono_us(), reconciler->top}, *newest = NULL;
+    if (reconciler->sighting_count)
+        newest = &reconciler->sightings[reconciler->sighting_count - 1];
+    if (newest ? newest->seq == now.seq || (!end && now.at_us - newest->at_us < SIGHT_US)
+               : reconciler->horizon == now.seq)
+        return;
+    if (reconciler->sighting_count == SIGHTINGS)
+        *newest = now; /* the older ones become old all the same, and make room */
+    else
+        reconciler->sightings[reconciler->sighting_count++] = now;
 }
 
 /* ---- the end of a round ---- */
@@ -123,11 +173,27 @@ static void next_page(struct reconciler *reconciler)
     }
 }
 
+static void fetch(struct reconciler *reconciler);
+
+static void go_on(struct reconciler *reconciler)
+{
+    if (reconciler->state == ASKING)
+        fetch(reconciler);
+    else
+        next_page(reconciler);
+}
+
+/* A queue that refuses a call (its key is of a wrong type) leaves its item's rows out until the next full round; the other
+ * items go on. A link that broke ends the round, but it tells so only after it has ended its calls: wait for that. */
 static void call_ended(struct reconciler *reconciler, const struct err *err)
 {
-    reconciler->failed |= err->code != ERR_NONE;
-    if (--reconciler->calls == 0)
-        next_page(reconciler);
+    reconciler->in_doubt |= err->code != ERR_NONE;
+    if (--reconciler->calls > 0)
+        return;
+    if (reconciler->in_doubt)
+        loop_timer_set(&reconciler->timer, PAGE_PAUSE_MS);
+    else
+        go_on(reconciler);
 }
 
 /* Rows of one item in one call, with copies of what they borrow. */
@@ -194,6 +260,7 @@ static void on_fetched(void *arg, const struct err *err, const struct store_unfi
     struct reconciler *reconciler = arg;
     for (size_t i = 0; err->code == ERR_NONE && i < reconciler->production->item_count; i++)
         enqueue_rows_of(reconciler, &reconciler->production->items[i], rows, count);
+    reconciler->failed |= err->code != ERR_NONE;
     call_ended(reconciler, err);
 }
 
@@ -217,10 +284,8 @@ static void on_missing(void *arg, const struct err *err, const bool *missing)
         if (missing[i])
             reconciler->lacking[reconciler->lacking_count++] = group->ids[i];
     }
-    reconciler->failed |= err->code != ERR_NONE;
     free(group);
-    if (--reconciler->calls == 0)
-        fetch(reconciler);
+    call_ended(reconciler, err);
 }
 
 /* Splits a page by items and asks each queue. Rows of unknown items wait for a production that has them. */
@@ -250,8 +315,7 @@ static void ask(struct reconciler *reconciler, const struct store_unfinished *ro
         reconciler->queue->ops->missing(reconciler->queue, name, group->ids, group->count,
                                         on_missing, group);
     }
-    if (--reconciler->calls == 0)
-        fetch(reconciler);
+    call_ended(reconciler, &(const struct err){.code = ERR_NONE});
 }
 
 static void on_page(void *arg, const struct err *err, const struct store_unfinished *rows,
@@ -263,16 +327,23 @@ static void on_page(void *arg, const struct err *err, const struct store_unfinis
         give_up(reconciler);
         return;
     }
-    int64_t young_us = clock_wall_us() - YOUNG_US;
-    size_t old = 0;
-    while (old < count && (reconciler->comparing || rows[old].message.received_us < young_us))
-        old++;
-    if (old < count) { /* the rest is on its way: the round ends here */
-        next_seq = rows[old].message.seq - 1;
-        end = true;
-    }
-    reconciler->next_seq = next_seq;
+    note_top(reconciler, next_seq, end);
     reconciler->last_page = end;
+    if (reconciler->peeking) {
+        next_page(reconciler);
+        return;
+    }
+    int64_t horizon = horizon_of(reconciler);
+    size_t old = 0;
+    while (old < count && rows[old].message.seq <= horizon)
+        old++;
+    if (next_seq <= horizon) {
+        reconciler->next_seq = next_seq;
+    } else { /* the young ones are looked at again when they are old */
+        reconciler->peeking = true;
+        if (reconciler->next_seq < horizon)
+            reconciler->next_seq = horizon;
+    }
     if (old)
         ask(reconciler, rows, old);
     else
@@ -284,13 +355,21 @@ static void on_leased(void *arg, const struct err *err, int64_t token);
 /* Also renews the lease on the way through a long backlog. */
 static void read_page(struct reconciler *reconciler)
 {
+    if (reconciler->stopped) {
+        give_up(reconciler);
+        return;
+    }
     if (clock_mono_us() - reconciler->leased_at_us > LEASE_MS * 1000 / 3) {
         reconciler->leased_at_us = clock_mono_us();
         reconciler->store->ops->lease(reconciler->store, LEASE, reconciler->holder, LEASE_MS,
                                       on_leased, reconciler);
         return;
     }
-    reconciler->store->ops->unfinished(reconciler->store, reconciler->next_seq, PAGE_ROWS, on_page,
+    int64_t after_seq = reconciler->next_seq;
+    if (reconciler->peeking && reconciler->top > after_seq)
+        after_seq = reconciler->top;
+    reconciler->store->ops->unfinished(reconciler->store, after_seq,
+                                       reconciler->peeking ? STORE_LOOK_MAX : PAGE_ROWS, on_page,
                                        reconciler);
 }
 
@@ -325,6 +404,7 @@ static void on_mark_read(void *arg, const struct err *err, int64_t low_seq)
                        reconciler->next_seq < low_seq;
     if (reconciler->full)
         reconciler->next_seq = low_seq;
+    reconciler->peeking = reconciler->next_seq >= horizon_of(reconciler);
     reconciler->compare = false;
     reconciler->nudged = false;
     state_move(&states, &reconciler->state, READING);
@@ -336,7 +416,8 @@ static void on_leased(void *arg, const struct err *err, int64_t token)
 {
     struct reconciler *reconciler = arg;
     bool renewed = reconciler->state == READING;
-    if (err->code != ERR_NONE || token == 0 || (renewed && token != reconciler->token)) {
+    if (err->code != ERR_NONE || token == 0 || reconciler->stopped ||
+        (renewed && token != reconciler->token)) {
         reconciler->nudged = false; /* the lease's owner will find it */
         if (renewed)
             give_up(reconciler);
@@ -360,7 +441,13 @@ static void on_timer(void *arg)
         read_page(reconciler);
         return;
     }
-    if (reconciler->state != RESTING || !reconciler->queue_up || !reconciler->store_up)
+    if (reconciler->in_doubt) {
+        reconciler->in_doubt = false;
+        go_on(reconciler);
+        return;
+    }
+    if (reconciler->state != RESTING || reconciler->stopped || !reconciler->queue_up ||
+        !reconciler->store_up)
         return; /* reconciler_links_changed sets it going */
     state_move(&states, &reconciler->state, LEASING);
     reconciler->leased_at_us = clock_mono_us();
@@ -374,7 +461,8 @@ void reconciler_links_changed(struct reconciler *reconciler, bool queue_up, bool
 {
     reconciler->queue_up = queue_up;
     reconciler->store_up = store_up;
-    if (queue_up && store_up && reconciler->state == RESTING)
+    reconciler->failed |= !queue_up;
+    if (queue_up && store_up && reconciler->state == RESTING && !reconciler->stopped)
         loop_timer_set(&reconciler->timer, reconciler->compare ? 0 : REST_MS);
 }
 
@@ -386,8 +474,26 @@ void reconciler_nudge(struct reconciler *reconciler)
 void reconciler_compare(struct reconciler *reconciler)
 {
     reconciler->compare = true;
-    if (reconciler->state == RESTING && reconciler->queue_up && reconciler->store_up)
+    if (reconciler->state == RESTING && !reconciler->stopped && reconciler->queue_up &&
+        reconciler->store_up)
         loop_timer_set(&reconciler->timer, 0);
+}
+
+static void on_released(void *arg, const struct err *err)
+{
+    (void)arg;
+    (void)err; /* what was not released lapses */
+}
+
+void reconciler_stop(struct reconciler *reconciler)
+{
+    if (reconciler->stopped)
+        return;
+    reconciler->stopped = true;
+    loop_timer_cancel(&reconciler->timer);
+    if (reconciler->store_up && (reconciler->token || reconciler->state == LEASING))
+        reconciler->store->ops->release(reconciler->store, LEASE, reconciler->holder, on_released,
+                                        NULL);
 }
 
 struct reconciler *reconciler_new(struct loop *loop, const struct production *production,

@@ -11,9 +11,12 @@
  *      └──────── MARKING (all below is finished) ◀── the last page
  *
  * A full round begins at the mark below which all is finished. The rounds between two full ones go on where the last ended, so
- * that a row is looked at a few times and not once a second. Rows of the last moments are left to those who bring them in just
- * now. After the loss of Redis's data (`reconciler_compare`) a full round takes in the youngest too, and the
- * pages follow each other without a pause. Memory is bounded by a page. */
+ * that a row is looked at a few times and not once a second. Rows that this process first saw less than two seconds ago, by its
+ * own clock, are left to those who bring them in just now; a round ends before them and then looks only how far the log
+ * reaches by now, so an orphan is found after two to four seconds. The rows' own times decide nothing. After the loss of
+ * Redis's data (`reconciler_compare`) a full round takes in the youngest too, and the pages follow each other without a pause.
+ * An item whose queue refuses the calls is left out until the next full round; a link that breaks ends the round, which then
+ * begins again at the mark. Memory is bounded by a page. */
 #ifndef HIE_STORE_RECONCILER_H
 #define HIE_STORE_RECONCILER_H
 
@@ -35,5 +38,8 @@ void reconciler_links_changed(struct reconciler *reconciler, bool queue_up, bool
 void reconciler_nudge(struct reconciler *reconciler);
 /* Redis may have lost its data: compare everything, at once. */
 void reconciler_compare(struct reconciler *reconciler);
+/* The process is about to end: gives the lease back, so that another goes on at once, and begins nothing more. Waits for
+ * nothing. */
+void reconciler_stop(struct reconciler *reconciler);
 
 #endif

@@ -14,10 +14,11 @@ Rules that hold for all of them:
 REVISION rises with every change of this text that keeps the interface. A program loads its own text where the server has none
 or an older one. An incompatible change gets the name hie2 and lives beside this one.
 ]]
-local REVISION = 2
+local REVISION = 3
 local GROUP = 'workers'
 local BATCH_MAX = 256
 local DEAD_MAX = 1000
+local BODY_MAX = 65536 -- larger ones stand in PostgreSQL alone
 local PARKED = 'delayed' -- in the index in place of an entry id
 local PATTERNS = {async_reliable = true, sync_reliable = true, concurrent_async = true, concurrent_sync = true}
 
@@ -182,6 +183,9 @@ local function check_entry(args, i)
     end
     if args[i + 5] == '' and args[i + 6] == '' then
         refuse('an entry has neither meta nor body')
+    end
+    if #args[i + 6] > BODY_MAX then
+        refuse('body is larger than ' .. BODY_MAX .. ' bytes: such messages go through the dispatcher')
     end
 end
 

@@ -25,6 +25,7 @@ enum fake_store_op {
     FAKE_LEASE,
     FAKE_LOW_MARK,
     FAKE_COUNTS,
+    FAKE_RELEASE,
 };
 
 struct fake_store_call {
@@ -144,6 +145,14 @@ static inline void fake_lease(struct store *store, const char *name, const char 
     fake_store_add(store, FAKE_LEASE, 1, FAKE_DONE(done), arg)->number = ttl_ms;
 }
 
+static inline void fake_release(struct store *store, const char *name, const char *holder,
+                                store_done *done, void *arg)
+{
+    (void)name;
+    (void)holder;
+    fake_store_add(store, FAKE_RELEASE, 1, FAKE_DONE(done), arg);
+}
+
 static inline void fake_low_mark(struct store *store, int64_t token, int64_t new_low,
                                  store_mark_done *done, void *arg)
 {
@@ -177,6 +186,7 @@ static const struct store_ops fake_store_ops = {
     .unfinished = fake_unfinished,
     .fetch = fake_fetch,
     .lease = fake_lease,
+    .release = fake_release,
     .low_mark = fake_low_mark,
     .counts = fake_counts,
     .maintain = fake_maintain,

@@ -107,6 +107,22 @@ START_TEST(enqueue_refuses)
 }
 END_TEST
 
+START_TEST(enqueue_refuses_a_body_that_is_too_large)
+{
+    const size_t most = 65536;
+    struct buffer command;
+    buffer_init(&command, 2 * most);
+    buffer_append_text(&command, "FCALL hie1_enqueue 5 " KEYS5 " " ID1 " 1 '' '' '' '' ");
+    for (size_t i = 0; i < most + 1; i++)
+        buffer_append_byte(&command, 'x');
+    buffer_append_byte(&command, '\0');
+    refused(command.data);
+    command.data[command.len - 2] = '\0'; /* one byte less */
+    ck_assert_int_eq(number_at(command.data, 1), 1);
+    buffer_done(&command);
+}
+END_TEST
+
 START_TEST(others_refuse)
 {
     static const char *const wrong[] = {
@@ -248,6 +264,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, NULL);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, enqueue_refuses);
+    tcase_add_test(tests, enqueue_refuses_a_body_that_is_too_large);
     tcase_add_test(tests, others_refuse);
     tcase_add_test(tests, finish_with_a_wrong_entry_id_does_nothing);
     tcase_add_test(tests, enqueue_returns_depth_and_added);

@@ -13,7 +13,7 @@ static struct fake_store store;
 static struct waiters waiters;
 static struct application_acks acks;
 static char written[HL7_ACK_MAX + 8];
-static size_t write_count;
+static size_t write_count, over_count;
 
 static void on_write(void *arg, struct slice frame)
 {
@@ -23,13 +23,19 @@ static void on_write(void *arg, struct slice frame)
     written[frame.len] = '\0';
 }
 
+static void on_over(void *arg)
+{
+    (void)arg;
+    over_count++;
+}
+
 static void setup(void)
 {
     loop = loop_new();
     fake_store_init(&store);
     waiters_init(&waiters, loop, &store.store);
-    application_acks_init(&acks, &waiters, &store.store, on_write, NULL);
-    write_count = 0;
+    application_acks_init(&acks, &waiters, &store.store, on_write, on_over, NULL);
+    write_count = over_count = 0;
 }
 
 static void teardown(void)
@@ -83,10 +89,50 @@ START_TEST(only_what_was_asked_for_is_written)
     add(HL7_ER);
     answer(ended(), "completed", NULL);
     ck_assert_uint_eq(write_count, 0);
+    ck_assert_uint_eq(over_count, 1); /* its place is free, though nothing was written */
     add(HL7_SU);
     answer(ended(), "dead_lettered", "x");
     ck_assert_uint_eq(write_count, 0);
+    ck_assert_uint_eq(over_count, 2);
     ck_assert_uint_eq(acks.count, 0);
+}
+END_TEST
+
+START_TEST(a_database_that_is_away_is_asked_again)
+{
+    struct err away = {.code = ERR_UNAVAILABLE};
+    add(HL7_AL);
+    struct fake_store_call *find = ended();
+    ((store_found *)find->done)(find->arg, &away, NULL);
+    free(find);
+    ck_assert_uint_eq(write_count + over_count, 0);
+    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) == 1);
+    answer(ended(), "completed", NULL);
+    ck_assert_uint_eq(write_count, 1);
+    ck_assert_uint_eq(over_count, 1);
+}
+END_TEST
+
+START_TEST(when_the_time_is_up_nothing_is_told)
+{
+    add(HL7_AL);
+    fake_store_answer_flags(fake_store_take(&store, FAKE_ENDED), &fake_ok, (const bool[]){false});
+    waiters_drain(&waiters);
+    RUN_LOOP_UNTIL(loop, over_count == 1);
+    ck_assert_uint_eq(write_count, 0);
+    ck_assert_uint_eq(acks.count, 0);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+}
+END_TEST
+
+START_TEST(a_message_without_record_is_over)
+{
+    add(HL7_AL);
+    struct fake_store_call *find = ended();
+    ((store_found *)find->done)(find->arg, &fake_ok, NULL);
+    free(find);
+    ck_assert_uint_eq(write_count, 0);
+    ck_assert_uint_eq(over_count, 1);
 }
 END_TEST
 
@@ -113,6 +159,9 @@ int main(void)
     tcase_add_test(cases, a_completed_message_is_accepted);
     tcase_add_test(cases, a_dead_letter_is_an_error_with_its_reason);
     tcase_add_test(cases, only_what_was_asked_for_is_written);
+    tcase_add_test(cases, a_database_that_is_away_is_asked_again);
+    tcase_add_test(cases, when_the_time_is_up_nothing_is_told);
+    tcase_add_test(cases, a_message_without_record_is_over);
     tcase_add_test(cases, a_connection_that_is_gone_is_told_nothing);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);

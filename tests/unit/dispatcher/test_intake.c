@@ -200,12 +200,69 @@ START_TEST(an_unknown_outcome_is_looked_up)
     struct fake_store_call *known = fake_store_take(&store, FAKE_KNOWN);
     ck_assert_uint_eq(known->count, 2);
     fake_store_answer_flags(known, &fake_ok, (const bool[]){true, false});
-    ck_assert_uint_eq(answer_count, 1);
-    ck_assert_int_eq(last_error.code, ERR_UNAVAILABLE);
     run_loop_turns(loop);
     fake_queue_answer_depth(fake_queue_take(&queue, FAKE_ENQUEUE), &fake_ok, 1);
+    ck_assert_uint_eq(answer_count, 1);
+    ck_assert_int_eq(last_error.code, ERR_NONE);
+    /* The lost link's commit comes late. */
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) == 1);
+    known = fake_store_take(&store, FAKE_KNOWN);
+    ck_assert_uint_eq(known->count, 1);
+    fake_store_answer_flags(known, &fake_ok, (const bool[]){true});
+    run_loop_turns(loop);
+    fake_queue_answer_depth(fake_queue_take(&queue, FAKE_ENQUEUE), &fake_ok, 2);
     ck_assert_uint_eq(answer_count, 2);
     ck_assert_int_eq(last_error.code, ERR_NONE);
+    ck_assert(intake_idle(&intake));
+}
+END_TEST
+
+START_TEST(what_stays_unknown_is_answered_so)
+{
+    struct err unknown = {.code = ERR_OUTCOME_UNKNOWN};
+    const struct item *item = production_find(production, SLICE_LITERAL("Echo"));
+    fake_store_answer(accepted("Echo", 1), &unknown);
+    fake_store_answer_flags(fake_store_take(&store, FAKE_KNOWN), &fake_ok, (const bool[]){false});
+    ck_assert_uint_eq(answer_count, 0); /* not known is not refused */
+    RUN_LOOP_UNTIL(loop, answer_count == 1);
+    ck_assert_int_eq(last_error.code, ERR_OUTCOME_UNKNOWN);
+    ck_assert(!uuid_is_none(last_id));
+    ck_assert_uint_eq(unqueued_count, 1);
+    ck_assert_int_eq(gate_used(&intake.gate, item), 1); /* it may be there */
+    ck_assert(intake_idle(&intake));
+}
+END_TEST
+
+START_TEST(each_has_its_own_ack_timeout)
+{
+    struct err err;
+    struct fake_store_call *call = accepted("Router", 1);
+    ck_assert_int_eq(accept_body("Echo", "x", &err), 0); /* behind the one that may wait longer */
+    RUN_LOOP_UNTIL(loop, answer_count == 1);
+    ck_assert_int_eq(last_error.code, ERR_OUTCOME_UNKNOWN);
+    run_loop_turns(loop);
+    ck_assert_uint_eq(answer_count, 1);
+    fake_store_answer(call, &fake_ok);
+}
+END_TEST
+
+START_TEST(all_bytes_in_hand_have_one_budget)
+{
+    struct err err;
+    size_t held = 0, other = 0;
+    intake.bytes_max = 100000;
+    ck_assert(intake_hold(&intake, &held, 60000));
+    ck_assert(!intake_hold(&intake, &other, 60000));
+    ck_assert_uint_eq(other, 0);
+    ck_assert(intake_hold(&intake, &other, 39900));
+    ck_assert_int_eq(accept_body("Echo", "x", &err), -1); /* no room for its structure */
+    ck_assert_int_eq(err.code, ERR_UNAVAILABLE);
+    ck_assert(intake_hold(&intake, &held, 0));
+    ck_assert(intake_hold(&intake, &other, 0));
+    ck_assert_uint_eq(intake.bytes_in_hand, 0);
+    ck_assert_int_eq(accept_body("Echo", "x", &err), 0);
+    ck_assert_uint_gt(intake.bytes_in_hand, sizeof(struct store_message));
 }
 END_TEST
 
@@ -294,6 +351,9 @@ int main(void)
     tcase_add_test(cases, a_database_that_is_away_writes_nothing);
     tcase_add_test(cases, a_refused_row_is_refused_alone);
     tcase_add_test(cases, an_unknown_outcome_is_looked_up);
+    tcase_add_test(cases, what_stays_unknown_is_answered_so);
+    tcase_add_test(cases, each_has_its_own_ack_timeout);
+    tcase_add_test(cases, all_bytes_in_hand_have_one_budget);
     tcase_add_test(cases, ack_timeout_bounds_the_wait);
     tcase_add_test(cases, a_slow_enqueue_does_not_hold_the_answer);
     tcase_add_test(cases, redis_away_does_not_hold_the_answer);

@@ -153,7 +153,7 @@ START_TEST(every_value)
     ck_assert_int_eq(mllp[0].max_frame, 1048576);
     ck_assert_int_eq(mllp[0].duplicate_window_ms, 0);
     ck_assert_int_eq(mllp[1].max_frame, 16 * 1024 * 1024);
-    ck_assert_int_eq(mllp[1].duplicate_window_ms, 300000);
+    ck_assert_int_eq(mllp[1].duplicate_window_ms, 0);
     ck_assert(!mllp[0].insecure && mllp[1].insecure);
     ck_assert_str_eq(production->worker.listen, "127.9.9.9:0");
     ck_assert_int_eq(production->worker.drain_timeout_ms, 0);
@@ -171,9 +171,9 @@ START_TEST(every_value)
     ck_assert_int_eq(item->retry.backoff_ms, 0);
     ck_assert_int_eq(item->retry.max_backoff_ms, 0);
     ck_assert_int_eq(item->persistence.ack_timeout_ms, 100);
-    ck_assert_int_eq(item->persistence.batch_size, 250);
-    ck_assert_int_eq(item->blocking.max_wait_time_ms, 1000);
-    ck_assert(!item->blocking.deadlock_detection);
+    ck_assert_int_eq(item->persistence.batch_size, 100);
+    ck_assert_int_eq(item->blocking.max_wait_time_ms, 30000);
+    ck_assert(item->blocking.deadlock_detection);
     ck_assert_str_eq(item->class->name, "HL7RoutingEngine");
     ck_assert(item->class->needs_hl7 && !item->class->outbound);
     ck_assert_ptr_null(production_find(production, slice_text("router")));
@@ -289,10 +289,10 @@ END_TEST
 START_TEST(flat_names)
 {
     struct production *production = load(DATA "good/flat-names.yaml");
-    ck_assert_int_eq(find(production, "A")->blocking.max_wait_time_ms, 45000);
-    ck_assert_int_eq(find(production, "A")->persistence.batch_size, 50);
-    ck_assert_int_eq(find(production, "B")->blocking.max_wait_time_ms, 1000);
-    ck_assert_int_eq(find(production, "B")->persistence.batch_size, 70);
+    ck_assert_int_eq(find(production, "A")->blocking.max_wait_time_ms, 30000);
+    ck_assert_int_eq(find(production, "A")->persistence.batch_size, 100);
+    ck_assert_int_eq(find(production, "B")->blocking.max_wait_time_ms, 30000);
+    ck_assert_int_eq(find(production, "B")->persistence.batch_size, 100);
     production_free(production);
 }
 END_TEST
@@ -300,7 +300,8 @@ END_TEST
 START_TEST(partitions_follow_the_ordering_key)
 {
     struct production *production =
-        expect("items: [{id: A, class: Echo, queue_type: unordered, ordering_key: PID-3.1}]\n", "");
+        expect("items: [{id: A, class: Echo, queue_type: unordered, ordering_key: PID-3.1}]\n",
+               "1: warning: ordering_key has no effect with queue_type unordered\n");
     ck_assert_int_eq(find(production, "A")->partitions, 16);
     production_free(production);
 }

@@ -73,11 +73,14 @@ static struct store_unfinished row_of(struct uuid id, const char *item, int64_t 
                                      .body_len = 1};
 }
 
+static size_t last_limit; /* of the page that was answered last */
+
 static void answer_page(int64_t after_seq, const struct store_unfinished *rows, size_t count,
                         int64_t next_seq, bool end)
 {
     struct fake_store_call *call = wait_store(FAKE_UNFINISHED);
     ck_assert_int_eq(call->number, after_seq);
+    last_limit = call->count;
     ((store_page *)call->done)(call->arg, &fake_ok, rows, count, next_seq, end);
     free(call);
 }
@@ -93,11 +96,11 @@ static void answer_missing(const char *item, const bool *missing, size_t count)
 
 START_TEST(enqueues_what_the_queue_lacks)
 {
-    struct store_unfinished rows[] = {row_of(uuid_new(1), "One", 11, 60000),
-                                      row_of(uuid_new(2), "Two", 12, 60000),
-                                      row_of(uuid_new(3), "One", 13, 60000),
-                                      row_of(uuid_new(4), "Unknown", 14, 60000)};
+    struct store_unfinished rows[] = {
+        row_of(uuid_new(1), "One", 11, 60000), row_of(uuid_new(2), "Two", 12, 60000),
+        row_of(uuid_new(3), "One", 13, 60000), row_of(uuid_new(4), "Unknown", 14, 60000)};
     reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
     answer_lease(7);
     answer_mark(10);
     answer_page(10, rows, 4, 14, true);
@@ -117,16 +120,57 @@ START_TEST(enqueues_what_the_queue_lacks)
 }
 END_TEST
 
+/* Rounds over a log of these rows until the queue is asked for some; how many rounds left them alone before. */
+static unsigned rounds_until_asked(const struct store_unfinished *rows, size_t count)
+{
+    for (unsigned rounds = 0; rounds < 8; rounds++) {
+        answer_lease(7);
+        answer_mark(10);
+        struct fake_store_call *call = wait_store(FAKE_UNFINISHED);
+        size_t first = 0;
+        while (first < count && rows[first].message.seq <= call->number)
+            first++;
+        int64_t next_seq = first < count ? rows[count - 1].message.seq : call->number;
+        ((store_page *)call->done)(call->arg, &fake_ok, rows + first, count - first, next_seq,
+                                   true);
+        free(call);
+        if (fake_queue_pending(&queue))
+            return rounds;
+        answer_mark(10);
+    }
+    ck_abort_msg("never asked");
+    return 0;
+}
+
 START_TEST(leaves_the_youngest_to_their_owners)
 {
     struct store_unfinished rows[] = {row_of(uuid_new(1), "One", 11, 60000),
-                                      row_of(uuid_new(2), "One", 12, 100)};
+                                      row_of(uuid_new(2), "One", 12, 60000)};
+    int64_t began_us = clock_mono_us();
     reconciler_links_changed(reconciler, true, true);
     answer_lease(7);
     answer_mark(10);
-    answer_page(10, rows, 2, 12, false);
+    answer_page(10, rows, 1, 11, false);
+    ck_assert_uint_eq(last_limit, STORE_LOOK_MAX); /* it looks only how far the log reaches */
+    answer_page(11, NULL, 0, 11, true);
+    answer_mark(10);
+    ck_assert_uint_ge(rounds_until_asked(rows, 2), 1);
+    ck_assert_int_ge(clock_mono_us() - began_us, 2000000);
+    answer_missing("One", (const bool[]){false}, 1); /* the later one is still young */
+    answer_mark(10);
+    rounds_until_asked(&rows[1], 1); /* it was not passed over */
     answer_missing("One", (const bool[]){false}, 1);
-    answer_mark(10); /* the round ended with the young row */
+}
+END_TEST
+
+START_TEST(a_clock_that_is_ahead_keeps_no_row_young)
+{
+    struct store_unfinished rows[] = {row_of(uuid_new(1), "One", 11, -86400000),
+                                      row_of(uuid_new(2), "One", 12, 60000)};
+    reconciler_links_changed(reconciler, true, true);
+    rounds_until_asked(rows, 2);
+    answer_missing("One", (const bool[]){true, false}, 2);
+    free(fake_store_take(&store, FAKE_FETCH));
 }
 END_TEST
 
@@ -155,18 +199,85 @@ START_TEST(goes_on_page_by_page)
 }
 END_TEST
 
+START_TEST(an_item_whose_queue_refuses_holds_up_no_other)
+{
+    static const struct err refused = {.code = ERR_OUTCOME_UNKNOWN};
+    struct store_unfinished rows[] = {row_of(uuid_new(1), "One", 11, 100),
+                                      row_of(uuid_new(2), "Two", 12, 100)};
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, 2, 12, false);
+    struct fake_queue_call *one = fake_queue_take(&queue, FAKE_MISSING);
+    ck_assert_str_eq(one->name.item, "One");
+    ((queue_flags_done *)one->done)(one->arg, &refused, NULL);
+    free(one);
+    answer_missing("Two", (const bool[]){true}, 1);
+    struct fake_store_call *fetch = wait_store(FAKE_FETCH);
+    ck_assert_uint_eq(fetch->count, 1);
+    ck_assert(uuid_equal(fetch->ids[0], rows[1].message.id));
+    ((store_rows *)fetch->done)(fetch->arg, &fake_ok, &rows[1], 1);
+    free(fetch);
+    fake_queue_answer_depth(fake_queue_take(&queue, FAKE_ENQUEUE), &refused, 0);
+    answer_page(12, NULL, 0, 12, true); /* the round goes on, and to its end */
+    answer_mark(10);
+}
+END_TEST
+
+START_TEST(the_end_of_the_process_gives_the_lease_back)
+{
+    reconciler_stop(reconciler); /* nothing to give back */
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+    reconciler_free(reconciler);
+    reconciler = reconciler_new(loop, production, &queue.queue, &store.store, "me", metrics);
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    answer_lease(7);
+    answer_mark(10);
+    reconciler_stop(reconciler);
+    answer_page(10, NULL, 0, 20, false);
+    reconciler_stop(reconciler); /* once is enough */
+    struct fake_store_call *call = fake_store_take(&store, FAKE_RELEASE);
+    ((store_done *)call->done)(call->arg, &fake_ok);
+    free(call);
+    reconciler_compare(reconciler);
+    reconciler_links_changed(reconciler, true, true);
+    int64_t until_ms = clock_mono_ms() + 1500;
+    while (clock_mono_ms() < until_ms)
+        run_loop_once(loop);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+}
+END_TEST
+
+START_TEST(a_lease_on_its_way_is_given_back_too)
+{
+    reconciler_links_changed(reconciler, true, true);
+    struct fake_store_call *lease = wait_store(FAKE_LEASE);
+    reconciler_stop(reconciler);
+    ((store_leased *)lease->done)(lease->arg, &fake_ok, 7);
+    free(lease);
+    free(fake_store_take(&store, FAKE_RELEASE));
+    run_loop_turns(loop);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+}
+END_TEST
+
 START_TEST(a_round_goes_on_where_the_last_ended)
 {
     reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler); /* takes all rows */
     answer_lease(7);
     answer_mark(10);
     answer_page(10, NULL, 0, 500, true);
     answer_mark(20);
     answer_lease(7);
     answer_mark(20);
-    answer_page(500, NULL, 0, 600, true); /* not from the mark: that comes with the next full round */
+    answer_page(500, NULL, 0, 600,
+                true); /* not from the mark: that comes with the next full round */
     answer_mark(20);
-    answer_lease(8); /* the lease was lost in between: others looked, and what they saw is not known */
+    answer_lease(
+        8); /* the lease was lost in between: others looked, and what they saw is not known */
     answer_mark(30);
     answer_page(30, NULL, 0, 600, true);
 }
@@ -189,7 +300,10 @@ START_TEST(a_comparison_that_failed_begins_again)
     answer_lease(7);
     answer_mark(10);
     answer_page(10, rows, 1, 12, false);
-    fake_queue_end(&queue); /* Redis is lost again */
+    fake_queue_end(&queue); /* Redis is lost again; the calls end first */
+    reconciler_links_changed(reconciler, false, true);
+    run_loop_turns(loop);
+    reconciler_links_changed(reconciler, true, true);
     answer_lease(7);
     answer_mark(10);
     answer_page(10, rows, 1, 12, true); /* from the start, the young row too */
@@ -216,8 +330,12 @@ int main(void)
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, enqueues_what_the_queue_lacks);
     tcase_add_test(cases, leaves_the_youngest_to_their_owners);
+    tcase_add_test(cases, a_clock_that_is_ahead_keeps_no_row_young);
     tcase_add_test(cases, compares_the_youngest_too_when_redis_lost_its_data);
     tcase_add_test(cases, goes_on_page_by_page);
+    tcase_add_test(cases, an_item_whose_queue_refuses_holds_up_no_other);
+    tcase_add_test(cases, the_end_of_the_process_gives_the_lease_back);
+    tcase_add_test(cases, a_lease_on_its_way_is_given_back_too);
     tcase_add_test(cases, a_round_goes_on_where_the_last_ended);
     tcase_add_test(cases, another_owner_is_left_alone);
     tcase_add_test(cases, a_comparison_that_failed_begins_again);
