@@ -102,6 +102,7 @@ static void on_terminate(void *arg)
     log_info("draining", LOG_INT("in_hand", (int64_t)dispatcher->intake.in_hand));
     dispatcher->draining = true;
     health_drain(dispatcher->health);
+    reconciler_stop(dispatcher->reconciler);
     dispatcher->drain_until_us =
         clock_mono_us() + dispatcher->production->worker.drain_timeout_ms * 1000;
     waiters_drain(&dispatcher->waiters); /* a long poll gets its answer as things are */

@@ -189,6 +189,7 @@ static void on_terminate(void *arg)
     log_info("draining", LOG_INT("in_hand", (int64_t)held(worker)));
     worker->draining = true;
     health_drain(worker->health);
+    reconciler_stop(worker->reconciler);
     worker->drain_until_us = clock_mono_us() + worker->production->worker.drain_timeout_ms * 1000;
     loop_timer_cancel(&worker->heartbeat);
     leave(worker);

@@ -329,10 +329,11 @@ static void depth(struct queue *queue, struct queue_name name, queue_depth_done 
 
 static void missing_build(const struct op *op, struct buffer *out)
 {
-    put_fcall(out, "hie1_missing", 3, op->count);
+    put_fcall(out, "hie1_missing", 4, op->count);
     put_stream(out, op->queue, op->name);
     put_index(out, op->queue, op->name);
     put_key(out, op->queue, op->name, "parked", NULL);
+    put_key(out, op->queue, op->name, "delayed", NULL);
     for (size_t i = 0; i < op->count; i++)
         put_id(out, op->ids[i]);
 }

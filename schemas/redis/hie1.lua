@@ -14,7 +14,7 @@ Rules that hold for all of them:
 REVISION rises with every change of this text that keeps the interface. A program loads its own text where the server has none
 or an older one. An incompatible change gets the name hie2 and lives beside this one.
 ]]
-local REVISION = 3
+local REVISION = 4
 local GROUP = 'workers'
 local BATCH_MAX = 256
 local DEAD_MAX = 1000
@@ -124,20 +124,19 @@ local function field_of(fields, name)
     end
 end
 
--- An entry that moves keeps the id and the time that it was given, also when a person had left them out.
+-- What moves of an entry: the fields that mean something, so that whatever else a person wrote stays behind. It keeps the id and
+-- the time that it was given, also when a person had left them out.
+local KEPT = {'pri', 'key', 'meta', 'body'}
 local function complete(fields, cid, entry_id)
-    local _, at = field_of(fields, 'cid')
-    if at then
-        fields[at] = cid
-    else
-        fields[#fields + 1] = 'cid'
-        fields[#fields + 1] = cid
+    local kept = {'cid', cid, 'at', field_of(fields, 'at') or match(entry_id, '^%d+')}
+    for _, name in ipairs(KEPT) do
+        local value = field_of(fields, name)
+        if value then
+            kept[#kept + 1] = name
+            kept[#kept + 1] = value
+        end
     end
-    if not field_of(fields, 'at') then
-        fields[#fields + 1] = 'at'
-        fields[#fields + 1] = match(entry_id, '^%d+')
-    end
-    return fields
+    return kept
 end
 
 local function entry_fields(stream, entry_id)
@@ -452,15 +451,16 @@ local function depth(keys)
         local first = call('XRANGE', keys[1], '-', '+', 'COUNT', 1)[1]
         local at = field_of(first[2], 'at') or ''
         oldest = tonumber(match(at, '^%d+$') and #at < 16 and at or match(first[1], '^%d+'))
+        oldest = oldest < 1e15 and oldest or 0 -- no time of this age of the world
     end
     return {math.max(length - held, 0), held, call('ZCARD', keys[2]), oldest}
 end
 
--- KEYS stream index parked; ARGV cids. Returns 1 for each that the queue lacks. An index field whose entry is gone (somebody
+-- KEYS stream index parked delayed; ARGV cids. Returns 1 for each that the queue lacks. An index field whose entry is gone (somebody
 -- deleted it by hand) is dropped, so that it can be enqueued again.
 local function missing(keys, args)
-    check_keys(keys, 3)
-    local stream, index, parked = unpack(keys)
+    check_keys(keys, 4)
+    local stream, index, parked, delayed = unpack(keys)
     local _, _, pattern = queue_of(stream)
     count_of(args, 1, 1)
     local places = call('HMGET', index, unpack(args))
@@ -468,7 +468,8 @@ local function missing(keys, args)
     for i, place in ipairs(places) do
         local here = false
         if place == PARKED then
-            here = call('HEXISTS', parked, pattern .. ':' .. args[i]) == 1
+            local member = pattern .. ':' .. args[i]
+            here = call('HEXISTS', parked, member) == 1 and call('ZSCORE', delayed, member) ~= false
         elseif place then
             here = call('XRANGE', stream, place, place)[1] ~= nil
         end

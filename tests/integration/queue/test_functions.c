@@ -147,7 +147,7 @@ START_TEST(others_refuse)
         "FCALL hie1_reply 1 a x",
         "FCALL hie1_reply 1 a x x",
         "FCALL hie1_depth 1 " STREAM,
-        "FCALL hie1_missing 3 " STREAM " b c",
+        "FCALL hie1_missing 4 " STREAM " b c d",
         "FCALL hie1_heartbeat 1 a",
         "FCALL hie1_heartbeat 1 a 100 x",
         "FCALL hie1_leave 2 a b",
@@ -156,7 +156,7 @@ START_TEST(others_refuse)
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         refused(wrong[i]);
     char *command = mem_alloc(16384); /* 257 ids */
-    strcpy(command, "FCALL hie1_missing 3 " STREAM " b c");
+    strcpy(command, "FCALL hie1_missing 4 " STREAM " b c d");
     for (int i = 0; i < 257; i++)
         strcat(command, " " ID1);
     refused(command);
@@ -212,7 +212,7 @@ START_TEST(a_parked_entry_without_fields_is_missing)
     integer("HSET " STREAM ":index " ID1 " delayed");
     integer("ZADD hie:{ADT}:delayed 6 nonsense");
     ck_assert_int_eq(
-        number_at("FCALL hie1_missing 3 " STREAM " " STREAM ":index hie:{ADT}:parked " ID1, 0), 1);
+        number_at("FCALL hie1_missing 4 " STREAM " " STREAM ":index hie:{ADT}:parked hie:{ADT}:delayed " ID1, 0), 1);
     integer("HSET " STREAM ":index " ID1 " delayed");
     static const char promote[] =
         "FCALL hie1_promote 11 hie:{ADT}:delayed hie:{ADT}:parked hie:{ADT}:idle " STREAM " " STREAM
