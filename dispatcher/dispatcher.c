@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "ops/program.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -45,7 +46,7 @@ static void on_store_up(void *arg)
 {
     struct dispatcher *dispatcher = arg;
     log_info("postgres_up");
-    dispatcher->store_up = true;
+    dispatcher->store_up = dispatcher->was_up = true;
     health_set_server(dispatcher->health, "postgres", true, "");
     links_changed(dispatcher);
 }
@@ -63,7 +64,8 @@ static void on_fatal(void *arg, const struct err *err)
 {
     struct dispatcher *dispatcher = arg;
     log_error("fatal", LOG_ERR(err));
-    dispatcher->exit_code = 100;
+    /* What worked before may work again: a password that is being changed. */
+    dispatcher->exit_code = dispatcher->was_up ? PROGRAM_EXIT_TEMPORARY : PROGRAM_EXIT_PERMANENT;
     loop_stop(dispatcher->loop);
 }
 

@@ -16,6 +16,7 @@ struct dispatcher {
     struct queue *queue;
     struct store *store;
     bool queue_up, store_up;
+    bool was_up; /* PostgreSQL has been there */
     struct reconciler *reconciler;
     struct metrics *metrics;
     struct health *health;

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "lane_parts.h"
+#include "ops/program.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -118,7 +119,7 @@ static void on_store_up(void *arg)
 {
     struct worker *worker = arg;
     log_info("postgres_up");
-    worker->store_up = true;
+    worker->store_up = worker->was_up = true;
     health_set_server(worker->health, "postgres", true, "");
     links_changed(worker);
 }
@@ -136,7 +137,8 @@ static void on_fatal(void *arg, const struct err *err)
 {
     struct worker *worker = arg;
     log_error("fatal", LOG_ERR(err));
-    worker->exit_code = 100;
+    /* What worked before may work again: a password that is being changed. */
+    worker->exit_code = worker->was_up ? PROGRAM_EXIT_TEMPORARY : PROGRAM_EXIT_PERMANENT;
     loop_stop(worker->loop);
 }
 

@@ -21,6 +21,7 @@ struct worker {
     struct queue *queue;
     struct store *store;
     bool queue_up, store_up;
+    bool was_up; /* PostgreSQL has been there */
     struct reconciler *reconciler;
     struct handler_env env;
     struct metrics *metrics;
