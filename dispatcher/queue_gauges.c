@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-#define READ_MS 5000
+#define READ_MS 1000
 #define COUNT_SHARE                                                                                \
     20 /* counting in the database walks the backlog: at most this part of the time */
 
