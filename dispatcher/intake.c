@@ -411,7 +411,7 @@ static struct slice keep(char **at, struct slice bytes)
 static struct message_intake *new_message(const struct intake_request *request,
                                           const struct hl7_summary *summary)
 {
-    char packed[512 + 1024];
+    char packed[META_PACKED_MAX];
     struct buffer meta = {.data = packed, .capacity = sizeof(packed), .max = sizeof(packed)};
     meta_pack(&(struct meta){.content_type = request->content_type,
                              .traceparent = request->traceparent,

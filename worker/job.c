@@ -180,7 +180,7 @@ void job_send(struct job *job, const struct item *target, struct slice content_t
     }
     if (!child->control_id.ptr)
         read_summary(job->arena, child);
-    char packed[1536];
+    char packed[META_PACKED_MAX];
     struct buffer meta = {.data = packed, .capacity = sizeof(packed), .max = sizeof(packed)};
     meta_pack(&(struct meta){.content_type = content_type,
                              .traceparent = job->meta.traceparent,

@@ -177,7 +177,7 @@ struct adoption {
     struct store_message rows[QUEUE_BATCH_MAX];
     struct store_message *row_pointers[QUEUE_BATCH_MAX];
     struct hl7_summary summaries[QUEUE_BATCH_MAX];
-    char metas[QUEUE_BATCH_MAX][1536];
+    char metas[QUEUE_BATCH_MAX][META_PACKED_MAX];
 };
 
 static void on_adopted(void *arg, const struct err *err)
@@ -255,8 +255,10 @@ static void read_meta(struct job *job)
         job->meta = (struct meta){0};
         job->entry->malformed = true;
     }
-    if (job->meta.content_type.len > 255 || job->meta.traceparent.len > 128) {
-        job->meta.content_type = job->meta.traceparent = slice_of(NULL, 0);
+    if (job->meta.content_type.len > META_CONTENT_TYPE_MAX ||
+        job->meta.traceparent.len > META_TRACEPARENT_MAX ||
+        job->meta.reply_to.len > META_REPLY_TO_MAX) {
+        job->meta = (struct meta){.in_wal = job->meta.in_wal, .stored = job->meta.stored};
         job->entry->malformed = true;
     }
 }

@@ -7,7 +7,7 @@
 
 #define DEPTH_MAX 8            /* of what it skips; the map itself is flat */
 #define META_MAX (64u * 1024u) /* a map of ours has under 400 bytes */
-#define TEXT_MAX 1024          /* content_type, traceparent: longer ones are left out */
+#define TEXT_MAX 1024          /* of a text; longer ones are left out */
 
 /* ---- packing ---- */
 
@@ -45,11 +45,20 @@ static void put_flag(msgpack_packer *packer, const char *key, bool flag)
     msgpack_pack_int(packer, 1);
 }
 
+static void put_number(msgpack_packer *packer, const char *key, int64_t number)
+{
+    if (number <= 0)
+        return;
+    put_key(packer, key);
+    msgpack_pack_int64(packer, number);
+}
+
 void meta_pack(const struct meta *meta, struct buffer *out)
 {
     bool has_parent = !uuid_is_none(meta->parent);
     size_t count = is_packed(meta->content_type) + is_packed(meta->traceparent) + has_parent +
-                   meta->reply + meta->in_wal + meta->stored;
+                   meta->reply + meta->in_wal + meta->stored + is_packed(meta->reply_to) +
+                   (meta->deadline_ms > 0) + is_packed(meta->chain);
     msgpack_packer packer;
     msgpack_packer_init(&packer, out, append);
     msgpack_pack_map(&packer, count);
@@ -63,6 +72,9 @@ void meta_pack(const struct meta *meta, struct buffer *out)
     put_flag(&packer, "reply", meta->reply);
     put_flag(&packer, "in_wal", meta->in_wal);
     put_flag(&packer, "stored", meta->stored);
+    put_text(&packer, "reply_to", meta->reply_to);
+    put_number(&packer, "deadline", meta->deadline_ms);
+    put_text(&packer, "chain", meta->chain);
 }
 
 /* ---- reading ---- */
@@ -218,6 +230,16 @@ static bool read_flag(const struct value *value, bool *ret)
     return true;
 }
 
+#define NUMBER_MAX ((uint64_t)1 << 47) /* a time in ms, beyond the year 6000 */
+
+static bool read_number(const struct value *value, int64_t *ret)
+{
+    if (value->kind != KIND_INTEGER || value->number > NUMBER_MAX)
+        return false;
+    *ret = (int64_t)value->number;
+    return true;
+}
+
 static bool read_id(const struct value *value, struct uuid *ret)
 {
     if (value->kind != KIND_BINARY || value->bytes.len != sizeof(ret->bytes))
@@ -244,6 +266,12 @@ static bool read_pair(struct slice *rest, struct meta *meta)
         return read_flag(&value, &meta->in_wal);
     if (slice_is(name, "stored"))
         return read_flag(&value, &meta->stored);
+    if (slice_is(name, "reply_to"))
+        return read_text(&value, &meta->reply_to);
+    if (slice_is(name, "deadline"))
+        return read_number(&value, &meta->deadline_ms);
+    if (slice_is(name, "chain"))
+        return read_text(&value, &meta->chain);
     return skip_members(rest, &value, 0);
 }
 

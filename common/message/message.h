@@ -32,6 +32,13 @@ enum message_direction { DIRECTION_INBOUND, DIRECTION_OUTBOUND, DIRECTION_INTERN
  * Redis and a claimed batch small whatever senders send. */
 #define MESSAGE_INLINE_MAX (64u * 1024u)
 
+/* Of what a worker or dispatcher packs: then the map takes META_PACKED_MAX bytes at most. */
+#define META_CONTENT_TYPE_MAX 255u
+#define META_TRACEPARENT_MAX 128u
+#define META_REPLY_TO_MAX 96u
+#define META_CHAIN_MAX 1024u
+#define META_PACKED_MAX 2048u
+
 /* The meta map. Absent fields are empty or zero. Slices borrow from the packed bytes or the caller. */
 struct meta {
     struct slice content_type;
@@ -40,6 +47,9 @@ struct meta {
     bool reply;               /* leave the reply under its key, also for async patterns */
     bool in_wal;              /* the WAL has it: false for entries of direct producers, which a worker adopts */
     bool stored;              /* the body is in the store, not here */
+    struct slice reply_to;    /* id of the dispatcher whose caller waits; empty: nobody does */
+    int64_t deadline_ms;      /* wall clock: not to be started after; 0: none */
+    struct slice chain;       /* ids of the items on the way here, separated by commas; this item's is not among them */
 };
 
 /* Packs into `out` (appended). */

@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/uuid.h"
 #include "hl7/path.h"
 
 #include <stdbool.h>
@@ -46,8 +47,21 @@ struct item {
     unsigned queue_type;
     int64_t queue_size;
     int64_t timeout_ms;
-    char *ordering_key; /* an HL7 path's text or NULL */
-    int64_t partitions;
+    char *ordering_key;            /* an HL7 path's text or NULL */
+    struct hl7_path ordering_path; /* what ordering_key says, where it is not NULL */
+    int64_t partitions;            /* 1 for all but fifo */
+    struct {
+        char *path; /* an HL7 path's text or NULL */
+        struct hl7_path parsed;
+        struct item_priority_value {
+            struct slice value; /* compared after unescaping */
+            int64_t priority;
+        } * values;
+        size_t value_count;
+        int64_t fallback;  /* when no value holds, or there is no path */
+        int64_t ageing_ms; /* waiting for so long counts as one level more; 0: never */
+    } priority;
+    int64_t idempotency_window_ms; /* of Idempotency-Key; 0: it is not minded */
     int64_t reply_ttl_ms;
     struct {
         int64_t max_attempts, backoff_ms, max_backoff_ms;
@@ -121,6 +135,25 @@ void diagnostics_print(const struct diagnostics *all, const char *path);
 struct production *production_load(const char *path, struct diagnostics *ret_diagnostics);
 struct production *production_parse(struct slice yaml, struct diagnostics *ret_diagnostics);
 struct production *production_free(struct production *production);
+
+/* ---- what an item says about a message (model/item_message.c) ---- */
+
+struct hl7_message;
+/* Its sender waits for the result. */
+bool item_is_sync(const struct item *item);
+/* Messages without a key run side by side, in the order of their acceptance; in the reliable patterns they are of one key. */
+bool item_is_fair(const struct item *item);
+/* The priority by the item's rule; `message` NULL: it is no HL7. */
+int item_priority(const struct item *item, const struct hl7_message *message);
+#define ITEM_ORDERING_KEY_MAX 199u
+/* A key as it is kept: printable ASCII of at most ITEM_ORDERING_KEY_MAX bytes as it is, anything else as a hash of it, so that it is
+ * the same in Redis and PostgreSQL. Returns its length. */
+size_t ordering_key_clean(struct slice key, char ret[static ITEM_ORDERING_KEY_MAX]);
+/* The clean ordering key by the item's path, raw as it stands in the message. `message` NULL: it is no HL7. 0: it has none. */
+size_t item_ordering_key(const struct item *item, const struct hl7_message *message,
+                         char ret[static ITEM_ORDERING_KEY_MAX]);
+/* The partition of a key: FNV-1a of its bytes, modulo `partitions`. A fair item's messages without a key are spread by `id`. */
+unsigned item_partition(const struct item *item, struct slice key, struct uuid id);
 
 /* NULL when there is none. O(1). */
 const struct item *production_find(const struct production *production, struct slice id);

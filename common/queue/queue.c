@@ -22,3 +22,12 @@ void queue_claimed_unref(struct queue_claimed *claimed)
     free(claimed->entries);
     free(claimed);
 }
+
+struct queue_name queue_name_of(const struct item *item, unsigned partition)
+{
+    return (struct queue_name){.item = item->id,
+                               .pattern = (enum messaging_pattern)item->messaging_pattern,
+                               .partition = partition,
+                               .type = (enum queue_type)item->queue_type,
+                               .ageing_ms = item->priority.ageing_ms};
+}

@@ -28,12 +28,16 @@
 #define QUEUE_BATCH_MAX 256   /* entries in one call */
 #define QUEUE_ENTRY_ID_MAX 44 /* "milliseconds-number" and a NUL */
 
-/* Which queue: keys are built from it. */
+/* Which queue: keys are built from item, pattern and partition; type says how its entries are claimed. */
 struct queue_name {
     const char *item;
     enum messaging_pattern pattern;
     unsigned partition; /* 0 for all but fifo */
+    enum queue_type type;
+    int64_t ageing_ms; /* priority: waiting for so long counts as one level more; 0: never */
 };
+
+struct queue_name queue_name_of(const struct item *item, unsigned partition);
 
 struct queue_entry {
     struct uuid id;
@@ -43,8 +47,10 @@ struct queue_entry {
     struct slice key;  /* ordering key */
     struct slice meta; /* packed, message/message.h */
     struct body body;
-    int64_t due_ms; /* for enqueue, wall clock: not to be claimed before; 0: at once */
-    bool malformed; /* set by a claim: an entry that a person added and that cannot be used */
+    int64_t due_ms;  /* for enqueue, wall clock: not to be claimed before; 0: at once */
+    int attempts;    /* that are over, where no store counts them (field `try`); set by a claim */
+    bool malformed;  /* set by a claim: an entry that a person added and that cannot be used */
+    bool taken_over; /* set by a claim: it was in the hand of one who fell silent */
 };
 
 /* Entries of one claim. The holder owns a reference; the slices borrow from it. */
@@ -70,6 +76,20 @@ struct queue_retry {
     struct uuid id;
     char entry_id[QUEUE_ENTRY_ID_MAX];
     int64_t due_ms; /* wall clock */
+    int attempts;   /* that are over: the entry's field `try`; 0: left out, the store counts them */
+};
+
+/* How a message ended, for those who wait: on a dispatcher's channel, under the reply key, or both. */
+struct queue_reply {
+    struct uuid id;
+    const char *status; /* completed dead_lettered expired cancelled */
+    const char *error;  /* NULL: none; holds no message content */
+    struct slice content_type;
+    struct body body; /* the reply; published only up to MESSAGE_INLINE_MAX, else `left_out` */
+    bool
+        left_out; /* set where it was published without its body: it is under its key or in the store */
+    struct slice to; /* id of the dispatcher that waits; empty: nobody */
+    int64_t ttl_ms;  /* of the reply key; 0: none. Only a completed message leaves one */
 };
 
 struct queue_dead {
@@ -89,6 +109,10 @@ struct queue_depth {
 typedef void queue_depth_done(void *arg, const struct err *err, const struct queue_depth *depth);
 /* flags[i] answers for ids[i]. */
 typedef void queue_flags_done(void *arg, const struct err *err, const bool *flags);
+/* bodies[i] is under the reply key of ids[i]; ptr NULL: there is none. Valid during the call. */
+typedef void queue_replies_read(void *arg, const struct err *err, const struct body *bodies);
+/* granted: free slots that are this holder's now; depth: entries in all partitions of the item. */
+typedef void queue_slots_done(void *arg, const struct err *err, int64_t granted, int64_t depth);
 
 struct queue_ops {
     /* Idempotent by id. Creates nothing twice; wakes up to `count` idle workers. An entry with a due_ms in the future goes to the
@@ -100,15 +124,25 @@ struct queue_ops {
      * wakes it. */
     void (*claim)(struct queue *, struct queue_name, const char *consumer, size_t max, bool wait,
                   queue_claim_done *done, void *arg);
-    /* Takes entries that have been in somebody's hand for min_idle_ms without renewal. */
+    /* Takes entries that have been in somebody's hand for min_idle_ms without renewal. priority and lifo: they go back among
+     * the waiting ones instead, in their place, and the claim is empty; idle workers are woken. Not for fifo. */
     void (*takeover)(struct queue *, struct queue_name, const char *consumer, int64_t min_idle_ms,
                      size_t max, queue_claim_done *done, void *arg);
+    /* fifo, by the partition's owner: takes what other consumers hold, in the stream's order, whatever its idle time. What was handed
+     * back does not count as taken over. */
+    void (*inherit)(struct queue *, struct queue_name, const char *consumer, size_t max,
+                    queue_claim_done *done, void *arg);
+    /* fifo, by the partition's owner: puts these into its hand, out of turn, from wherever they are; adds those that the queue lacks.
+     * The claim holds those that were not in its hand before. */
+    void (*pull)(struct queue *, struct queue_name, const char *consumer,
+                 const struct queue_entry *entries, size_t count, queue_claim_done *done,
+                 void *arg);
     /* Keeps entries in hand from being taken over. What another consumer has taken over stays with it. */
     void (*renew)(struct queue *, struct queue_name, const char *consumer,
                   const struct queue_entry *const *entries, size_t count, queue_done *done,
                   void *arg);
-    /* Gives entries in hand back at once: a copy of each waits again, for anybody's claim; wakes idle workers. What another
-     * consumer has taken over stays with it. */
+    /* Gives entries in hand back at once: they wait again, for anybody's claim (unordered: at the end; priority, lifo: in their
+     * place; fifo: for the owner's `inherit`); wakes idle workers. What another consumer has taken over stays with it. */
     void (*hand_back)(struct queue *, struct queue_name, const char *consumer,
                       const struct queue_entry *const *entries, size_t count, queue_done *done,
                       void *arg);
@@ -125,9 +159,23 @@ struct queue_ops {
     /* Mirrors dead letters (newest 1,000 an item). */
     void (*bury)(struct queue *, const char *item, const struct queue_dead *dead, size_t count,
                  queue_done *done, void *arg);
-    /* Leaves the reply under its key for ttl_ms. Once: a repeat does not add a second element. */
+    /* Takes the mirrors of these away: redriven or deleted. */
+    void (*unbury)(struct queue *, const char *item, const struct uuid *ids, size_t count,
+                   queue_done *done, void *arg);
     void (*reply)(struct queue *, const char *item, struct uuid id, struct slice reply,
-                  int64_t ttl_ms, queue_done *done, void *arg);
+                  int64_t ttl_ms, queue_done *done, void *arg); /* gives way to `replies` */
+    /* Publishes replies and leaves them under their keys. A repeat publishes once more, but does not add a second element. */
+    void (*replies)(struct queue *, const char *item, const struct queue_reply *replies,
+                    size_t count, queue_done *done, void *arg);
+    /* Reads reply keys without taking them: others may wait for them too. */
+    void (*read_replies)(struct queue *, const char *item, const struct uuid *ids, size_t count,
+                         queue_replies_read *done, void *arg);
+    /* Reserves room at the door. Afterwards `holder` counts for held + granted slots of the item, granted being what of `want` is free
+     * below `limit` with all that is in the queue's partitions and all that other holders count for. A holder that is not
+     * heard of for ttl_ms counts no more. */
+    void (*slots)(struct queue *, struct queue_name, unsigned partitions, const char *holder,
+                  int64_t limit, int64_t held, int64_t want, int64_t ttl_ms, queue_slots_done *done,
+                  void *arg);
     void (*depth)(struct queue *, struct queue_name, queue_depth_done *done, void *arg);
     /* Which of these does the queue lack? */
     void (*missing)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
@@ -163,6 +211,9 @@ struct queue_redis_options {
      * claim from all queues. */
     void (*on_wake)(void *arg, const char *item, enum messaging_pattern pattern,
                     unsigned partition);
+    const char *listener; /* a dispatcher's id: replies to it are told; NULL in a worker */
+    /* A reply to this listener was published. Lost while the queue is down: after on_up read what is waited for. */
+    void (*on_reply)(void *arg, const struct queue_reply *reply);
     /* The link came up (also the first time) or went down (also told at the first failure to connect). `fresh`: Redis may have lost data since it was last up (its run id,
      * replication id or our epoch key changed, or this is the first time): compare with the WAL. Also called with `fresh` while
      * it is up, when the epoch key vanishes (FLUSHALL). */

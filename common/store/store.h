@@ -22,8 +22,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define STORE_BATCH_MAX 512 /* rows in one call */
-#define STORE_LOOK_MAX 5000 /* rows a page of the reconciler looks at */
+#define STORE_BATCH_MAX 512         /* rows in one call */
+#define STORE_LOOK_MAX 5000         /* rows a page of the reconciler looks at */
+#define STORE_DEDUP_MAX_MS 86400000 /* the longest window for repeats: a day */
 #define STORE_BATCH_BYTES                                                                          \
     (32u << 20) /* what callers gather into one batch at most, a single larger row aside */
 
@@ -37,12 +38,21 @@ struct store_message {
     int64_t received_us; /* wall clock */
     int64_t due_ms;      /* not to be run before; 0: at once */
     int priority;
+    int partition;   /* fifo: which; -1: not a fifo item's */
+    int64_t version; /* of the production under which it was accepted; 0: none is published */
     struct slice ordering_key, control_id, message_type, sender, content_type;
     struct slice meta; /* packed */
     struct body body;
+    /* A repeat of the same key within the window is no second message. UUID_NONE: it has none. No two rows of one batch share a
+     * key. */
+    struct uuid dedup_key;         /* hash of item, kind of key and key */
+    struct uuid dedup_fingerprint; /* hash of the body */
+    int64_t dedup_window_ms;       /* at most STORE_DEDUP_MAX_MS */
     /* set by the completion */
     int64_t seq;           /* its order; 0: not written (refused, or already there) */
     enum error_code error; /* ERR_NONE, or ERR_INVALID: refused for its data */
+    struct uuid repeats; /* accept: not written, it repeats this message; UUID_NONE: it does not */
+    bool repeats_otherwise; /* … but with another body */
 };
 
 /* What a worker asks about the entries it claimed, before it runs them. */
@@ -55,6 +65,20 @@ struct store_claim {
     bool ended;  /* it has its end: only finish is left */
     int run;     /* from 1; a redrive is the next run */
     int attempt; /* the number of the attempt that begins now, from 1: this claim's number */
+    int64_t seq; /* its order; 0: not known */
+};
+
+/* fifo: an owner asks which unfinished messages of a partition come before those it claimed. */
+struct store_before {
+    unsigned partition;
+    int64_t
+        after_seq; /* all up to here has ended, as far as the owner knows; 0: from the low mark on */
+    int64_t upto_seq; /* below this one; INT64_MAX: whatever there is */
+};
+struct store_earlier {
+    struct uuid id;
+    unsigned partition;
+    int64_t seq;
 };
 
 enum store_end {
@@ -80,6 +104,14 @@ struct store_outcome {
     struct slice reply, reply_content_type;
     struct store_message *children; /* with ids from uuid_child; parent = id */
     size_t child_count;
+    /* fifo: recorded only while the partition's lease still has this token. NULL: no lease. */
+    const char *lease;
+    int64_t lease_token;
+    /* store_only: the message itself, written with its end, or with its first failed attempt (then it is known). NULL: it
+     * is there already. */
+    const struct store_message *message;
+    /* wal_only: with a good end the message's row and its reply go; the end itself stays. */
+    bool forget;
     /* set by the completion */
     bool recorded;
     enum error_code
@@ -113,6 +145,38 @@ struct store_count {
     int64_t unfinished, dead_letters;
 };
 
+/* fifo: a partition that this worker owns. */
+struct store_owned {
+    const char *item;
+    enum messaging_pattern pattern;
+    unsigned partition;
+    int64_t token;
+    bool
+        wanted; /* another worker has too few: let it go (store_ops.disown) once nothing of it is in hand */
+};
+/* fifo: an item whose partitions this worker would own. */
+struct store_share {
+    const char *item;
+    enum messaging_pattern pattern;
+    unsigned partitions;
+};
+
+/* A dead letter as the API lists it. Slices and texts are valid during the callback. */
+struct store_dead_letter {
+    struct uuid id;
+    int run, attempts;
+    const char *pattern, *reason, *control_id, *message_type;
+    int64_t at_us, received_us;
+};
+
+/* The fleet's production: what a reload published. */
+struct store_production {
+    int64_t version;   /* 0: none was published */
+    struct slice text; /* valid during the callback; empty where only the version was asked for */
+    struct slice hash; /* of the text */
+    int64_t at_us;
+};
+
 struct store;
 typedef void store_done(void *arg, const struct err *err);
 typedef void store_found(void *arg, const struct err *err,
@@ -130,6 +194,17 @@ typedef void store_leased(void *arg, const struct err *err,
 typedef void store_mark_done(void *arg, const struct err *err, int64_t low_seq);
 typedef void store_counts_done(void *arg, const struct err *err, const struct store_count *counts,
                                size_t count);
+/* full: there are more than `count`. */
+typedef void store_earlier_done(void *arg, const struct err *err, const struct store_earlier *rows,
+                                size_t count, bool full);
+typedef void store_owned_done(void *arg, const struct err *err, const struct store_owned *owned,
+                              size_t count);
+typedef void store_dead_letters_done(void *arg, const struct err *err,
+                                     const struct store_dead_letter *rows, size_t count);
+/* ids: those that were dead letters and are none any more. */
+typedef void store_ids_done(void *arg, const struct err *err, const struct uuid *ids, size_t count);
+typedef void store_production_done(void *arg, const struct err *err,
+                                   const struct store_production *production);
 
 struct store_ops {
     /* The WAL: writes messages in the order of `rows`; seq rises in that order. Not repeatable: a row that is there already is an error
@@ -145,6 +220,18 @@ struct store_ops {
     /* Before running: ends, attempts. Repeatable (a repeat of a taken-over claim may count once more). */
     void (*claim)(struct store *, const char *worker, struct store_claim *rows, size_t count,
                   store_done *done, void *arg);
+    /* fifo: the unfinished messages before those claimed, the lowest `limit` in order of seq. What the asker holds is among them. */
+    void (*earlier)(struct store *, const char *item, enum messaging_pattern pattern,
+                    const struct store_before *parts, size_t part_count, size_t limit,
+                    store_earlier_done *done, void *arg);
+    /* fifo: says that this worker lives, renews the leases that it has, and takes its even share of what is free, of these items'
+     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. Leases of items that are not named any
+     * more are given up. */
+    void (*own)(struct store *, const char *worker, const struct store_share *shares, size_t count,
+                int64_t ttl_ms, store_owned_done *done, void *arg);
+    /* Gives up leases of this worker: the named partitions, or (count 0) all and its membership: it leaves. */
+    void (*disown)(struct store *, const char *worker, const struct store_owned *owned,
+                   size_t count, store_done *done, void *arg);
     /* After running. Repeatable: a repeat reports recorded = false. */
     void (*settle)(struct store *, struct store_outcome *const *rows, size_t count,
                    store_done *done, void *arg);
@@ -180,6 +267,21 @@ struct store_ops {
     /* Creates the partitions that the next days need. */
     void (*maintain)(struct store *, store_done *done, void *arg);
     void (*counts)(struct store *, store_counts_done *done, void *arg);
+    /* An item's dead letters, newest first; at most `limit`, those before `before` (its run too) where it is not UUID_NONE. */
+    void (*dead_letters)(struct store *, const char *item, struct uuid before, size_t limit,
+                         store_dead_letters_done *done, void *arg);
+    /* Starts the next run of these dead letters of the item (ids NULL: of up to `count` of them, oldest first): they are unfinished
+     * again, with their id and history. Or takes them off the list for good. Repeatable: what is no dead letter is left alone. */
+    void (*redrive)(struct store *, const char *item, const struct uuid *ids, size_t count,
+                    store_ids_done *done, void *arg);
+    void (*dismiss)(struct store *, const char *item, const struct uuid *ids, size_t count,
+                    store_ids_done *done, void *arg);
+    /* Publishes a production as the fleet's next version, unless the current one has the same hash; tells the current one.
+     * `only_first`: nothing happens when there is one. */
+    void (*publish)(struct store *, struct slice text, struct slice hash, const char *by,
+                    bool only_first, store_production_done *done, void *arg);
+    /* The current version; its text only when it is another than `known`. */
+    void (*production)(struct store *, int64_t known, store_production_done *done, void *arg);
     /* Calls under way end without their completion. May be called from inside a completion. */
     void (*free)(struct store *);
 };

@@ -21,7 +21,11 @@ class Receiver:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                length = int(self.headers.get("Content-Length", 0))
+                body = self.rfile.read(length)
+                if len(body) < length:
+                    self.close_connection = True  # its sender died in the middle
+                    return
                 with outer.lock:
                     outer.requests.append((dict(self.headers.items()), body))
                 outer.free.wait(120)
