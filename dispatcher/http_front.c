@@ -39,8 +39,9 @@ static void answer_error(struct http_request *request, const struct err *err, co
                         status == 429 || status == 503 ? RETRY_AFTER_S : 0);
 }
 
-static void on_answered(void *arg, struct uuid id, const struct err *error)
+static void on_answered(void *arg, struct uuid id, bool repeats, const struct err *error)
 {
+    (void)repeats;
     struct http_request *request = arg;
     char text[UUID_TEXT_LEN + 1];
     uuid_format(id, text);

@@ -37,7 +37,7 @@ struct message_intake {
     bool in_batch;                             /* a batcher or a call holds it: not to be freed */
     int64_t accepted_us, queueing_us, look_us; /* monotonic */
     struct store_message row;
-    void (*answered)(void *arg, struct uuid id, const struct err *error);
+    void (*answered)(void *arg, struct uuid id, bool repeats, const struct err *error);
     void *arg;
     size_t size; /* with the bytes that follow */
     char bytes[];
@@ -118,7 +118,7 @@ static void tell(struct message_intake *message, const struct err *error)
     } else {
         intake_count_rejected(message->intake, message->item, error->code);
     }
-    message->answered(message->arg, message->row.id, error);
+    message->answered(message->arg, message->row.id, false, error);
 }
 
 /* Into the last state; what a batch still holds is freed by the batch. */
@@ -435,7 +435,8 @@ static struct message_intake *new_message(const struct intake_request *request,
         .item = request->item->id,
         .pattern = request->item->messaging_pattern,
         .direction = DIRECTION_INBOUND,
-        .priority = request->priority,
+        .priority =
+            request->priority >= 0 ? request->priority : (int)request->item->priority.fallback,
         .ordering_key = keep(&at, request->ordering_key),
         .control_id = keep(&at, control_id),
         .message_type = keep(&at, message_type),

@@ -31,13 +31,22 @@ struct intake_request {
     const struct item *item;
     struct body body; /* copied */
     struct slice content_type, traceparent, ordering_key;
-    int priority;
-    int64_t delay_ms; /* not to be run before */
-    bool reply;       /* leave the reply under its key */
-    /* Exactly once, later, never from inside intake_accept. error->code ERR_NONE: accepted. */
-    void (*answered)(void *arg, struct uuid id, const struct err *error);
+    int priority;        /* INTAKE_PRIORITY_BY_ITEM: the item's rule decides */
+    int64_t delay_ms;    /* not to be run before */
+    int64_t deadline_ms; /* wall clock, not to be started after; 0: none */
+    bool reply;          /* leave the reply under its key */
+    bool wait;           /* a caller waits here: the end is published to this dispatcher */
+    struct slice chain;  /* ids of the items on the way here, separated by commas */
+    /* A repeat of the same key within the window gets the first one's answer. UUID_NONE: it has none. */
+    struct uuid dedup_key, dedup_fingerprint;
+    int64_t dedup_window_ms;
+    /* Exactly once, later, never from inside intake_accept. error->code ERR_NONE: accepted, or `repeats`: `id` is the first message's,
+     * accepted before, of which nothing more is known here. */
+    void (*answered)(void *arg, struct uuid id, bool repeats, const struct err *error);
     void *arg;
 };
+
+#define INTAKE_PRIORITY_BY_ITEM (-1)
 
 struct intake_queue; /* what is gathered for one item's queue */
 struct message_intake;

@@ -148,8 +148,9 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
     pending->ready = true;
 }
 
-static void on_answered(void *arg, struct uuid id, const struct err *error)
+static void on_answered(void *arg, struct uuid id, bool repeats, const struct err *error)
 {
+    (void)repeats;
     struct pending_ack *pending = arg;
     build_answer(pending, id, error);
     flush(pending->peer);

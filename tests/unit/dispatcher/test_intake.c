@@ -27,8 +27,9 @@ static size_t answer_count, unqueued_count;
 static struct err last_error;
 static struct uuid last_id;
 
-static void on_answered(void *arg, struct uuid id, const struct err *error)
+static void on_answered(void *arg, struct uuid id, bool repeats, const struct err *error)
 {
+    (void)repeats;
     (void)arg;
     answer_count++;
     last_id = id;
