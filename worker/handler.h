@@ -46,6 +46,8 @@ extern const struct handler_class *const handler_classes[CLASS_COUNT];
 /* ---- what a handler may ask of its job; slices stay valid until the job ends ---- */
 struct body job_body(const struct job *job);
 struct slice job_content_type(const struct job *job);
+/* Ids of the items that the message went through on its way here, separated by commas; this item's is not among them. */
+struct slice job_chain(const struct job *job);
 struct uuid job_id(const struct job *job);
 const struct item *job_item(const struct job *job);
 int job_attempt(const struct job *job); /* from 1 */

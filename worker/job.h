@@ -1,74 +1,44 @@
-/* One claimed entry on its way through the worker.
- *
- *   LOOKING ──has its end──────────────────────────┐
- *      │ ├─unknown─▶ ADOPTING ─┐                   │
- *      │ ├─large───▶ FETCHING ─┤                   │
- *      ▼ ▼                     ▼                   ▼
- *     RUNNING ──handler ended──▶ SETTLING ──recorded──▶ PUBLISHING ──finished in Redis──▶ freed
- *      │ (drain)                     ├── superseded by another claim ──▶ freed
- *      └──▶ RETURNING ─▶ freed       └── refused after a repeat: LOOKING once more, has it its end?
- */
+/* One message being handled: what its class may ask of it (handler.h), and what the class makes of it. It belongs to whoever runs the
+ * handler — the loop, a thread, a child process — until `ended` is called; it knows nothing of queue or store. */
 #ifndef HIE_JOB_H
 #define HIE_JOB_H
 
+#include "base/arena.h"
 #include "handler.h"
-#include "link/batcher.h"
-#include "queue/queue.h"
-#include "store/store.h"
 
-enum job_state {
-    JOB_LOOKING,
-    JOB_ADOPTING,
-    JOB_FETCHING,
-    JOB_RUNNING,
-    JOB_SETTLING,
-    JOB_PUBLISHING,
-    JOB_RETURNING,
-    JOB_STATE_COUNT,
-};
-
-struct lane;
-
-/* A child on its way into its queue. */
-struct job_child {
-    struct batch_item batch;
-    struct job *parent;
-    struct queue_entry entry;
+struct job_sent {
+    const struct item *target;
+    struct slice content_type;
+    struct body body; /* the job's own, or a copy */
 };
 
 struct job {
-    TAILQ_ENTRY(job) link; /* in lane->jobs */
-    TAILQ_ENTRY(job)
-    running; /* in lane->running, by start; in worker->fetch_waiting while FETCHING waits */
-    struct batch_item batch; /* in one batcher at a time */
-    struct lane *lane;
-    struct queue_claimed *claimed; /* owns what entry borrows */
-    struct queue_entry *entry;
-    unsigned state;
-    bool taken_over;
-    bool timed_out, handed_back;
-    bool fetch_waits;     /* it is in worker->fetch_waiting */
-    bool settle_repeated; /* the outcome of a settle was unknown: it may be recorded already */
-    size_t fetch_bytes;   /* of the worker's budget for large bodies */
-    struct meta meta;
-    struct body body;   /* of the entry, or fetched */
-    char *fetched;      /* owned: a body from the store */
-    int64_t claimed_us; /* monotonic */
-    int64_t started_us; /* monotonic */
-    void *handler_data;
-    char error[sizeof(((struct err *)0)->text)];
-    struct store_outcome outcome; /* its children are grown by job_send */
-    size_t child_capacity;
-    char *reply;                 /* owned */
-    struct job_child *published; /* owned, one for each child */
-    unsigned unpublished;        /* publications under way */
-    struct arena *arena;         /* owned, for what children borrow; NULL until needed */
+    /* what it is given; borrowed until it has ended */
+    const struct item *item;
+    struct uuid id;
+    int attempt;
+    struct body body;
+    struct slice content_type;
+    struct slice chain; /* ids of the items on the way here, separated by commas */
+    /* In the thread that runs the handler. error NULL: it ended well. The job is the owner's again. */
+    void (*ended)(struct job *job, const struct err *error);
+
+    void *data; /* the handler's */
+    void *ride; /* the executor's */
+    bool running;
+    /* what was made of it */
+    struct job_sent *sent;
+    size_t sent_count, sent_capacity;
+    struct slice reply, reply_content_type; /* the reply may be the job's own body */
+    struct arena arena;                     /* of copies */
 };
 
-/* Makes a job of a claimed entry; takes a reference on `claimed`. */
-struct job *job_new(struct lane *lane, struct queue_claimed *claimed, struct queue_entry *entry,
-                    bool taken_over);
-void job_free(struct job *job);
-void job_move(struct job *job, enum job_state to);
+void job_init(struct job *job);
+/* Frees what was made of it. */
+void job_clear(struct job *job);
+/* Forgets what was made of it, for the next attempt. */
+void job_reset(struct job *job);
+/* For those who bring results from elsewhere: takes the bytes into the job. */
+void job_take_reply(struct job *job, struct slice content_type, struct slice reply);
 
 #endif

@@ -40,35 +40,35 @@ static size_t room(const struct lane *lane)
     return most < QUEUE_BATCH_MAX ? most : QUEUE_BATCH_MAX;
 }
 
-static struct job *find_held(const struct lane *lane, const struct queue_entry *entry)
+static struct claim *find_held(const struct lane *lane, const struct queue_entry *entry)
 {
-    struct job *job;
-    TAILQ_FOREACH(job, &lane->jobs, link)
+    struct claim *claim;
+    TAILQ_FOREACH(claim, &lane->claims, link)
     {
-        if (strcmp(job->entry->entry_id, entry->entry_id) == 0)
-            return job;
+        if (strcmp(claim->entry->entry_id, entry->entry_id) == 0)
+            return claim;
     }
     return NULL;
 }
 
-/* Makes jobs of what came and looks them up. Returns how many. */
+/* Makes claims of what came and looks them up. Returns how many. */
 static size_t take(struct lane *lane, struct queue_claimed *claimed, bool taken_over)
 {
-    struct job **jobs = mem_array(claimed->count, sizeof(struct job *));
+    struct claim **claims = mem_array(claimed->count, sizeof(struct claim *));
     size_t count = 0;
     for (size_t i = 0; i < claimed->count; i++) {
         struct queue_entry *entry = &claimed->entries[i];
         if (taken_over && find_held(lane, entry))
             continue; /* ours: this process slept for so long that it found its own entry */
-        jobs[count++] = job_new(lane, claimed, entry, taken_over);
+        claims[count++] = claim_new(lane, claimed, entry, taken_over);
     }
     if (taken_over && count) {
         metric_add(lane->metrics.taken_over, (int64_t)count);
         log_info("taken_over", LOG_WORD("item", lane->item->id), LOG_INT("count", (int64_t)count));
     }
     if (count)
-        lane_look_up(lane, jobs, count, !taken_over);
-    free(jobs);
+        lane_look_up(lane, claims, count, !taken_over);
+    free(claims);
     return count;
 }
 
@@ -211,16 +211,16 @@ static void renew(struct lane *lane, int64_t now_us, bool all)
         return;
     lane->renew_at_us = now_us + RENEW_US;
     struct renewal *renewal = NULL;
-    struct job *job;
-    TAILQ_FOREACH(job, &lane->jobs, link)
+    struct claim *claim;
+    TAILQ_FOREACH(claim, &lane->claims, link)
     {
-        if (now_us - job->claimed_us < SLOW_US && !all)
+        if (now_us - claim->claimed_us < SLOW_US && !all)
             continue;
         if (!renewal)
             renewal = mem_alloc(sizeof(*renewal));
-        queue_claimed_ref(job->claimed);
-        renewal->claimed[renewal->count] = job->claimed;
-        renewal->entries[renewal->count++] = job->entry;
+        queue_claimed_ref(claim->claimed);
+        renewal->claimed[renewal->count] = claim->claimed;
+        renewal->entries[renewal->count++] = claim->entry;
         if (renewal->count == QUEUE_BATCH_MAX) {
             send_renewal(lane, renewal);
             renewal = NULL;
@@ -278,10 +278,11 @@ static void init_metrics(struct lane *lane)
 void lane_init(struct lane *lane, struct worker *worker, const struct item *item, bool runs)
 {
     *lane = (struct lane){.worker = worker, .item = item, .runs = runs};
-    lane->handler = handler_classes[item->class->id];
-    lane->name = (struct queue_name){.item = item->id, .pattern = item->messaging_pattern};
-    lane->immediate = lane->handler->immediate && lane->handler->immediate(item);
-    TAILQ_INIT(&lane->jobs);
+    lane->name = queue_name_of(item, 0);
+    const struct handler_class *handler = handler_classes[item->class->id];
+    lane->immediate =
+        item->execution_mode == MODE_ASYNC && handler->immediate && handler->immediate(item);
+    TAILQ_INIT(&lane->claims);
     TAILQ_INIT(&lane->running);
     lane_publish_init(lane);
     loop_task_init(&lane->pump, worker->loop, pump, lane);
@@ -293,14 +294,20 @@ void lane_init(struct lane *lane, struct worker *worker, const struct item *item
         loop_timer_set(&lane->sweep, (int64_t)random_below(SWEEP_MS));
 }
 
+int lane_open(struct lane *lane, struct err *err)
+{
+    lane->executor = executor_new(&lane->worker->env, lane->item, err);
+    return lane->executor ? 0 : -1;
+}
+
 void lane_done(struct lane *lane)
 {
-    struct job *job;
+    struct claim *claim;
     lane->runs = false; /* what ends from here on pumps nothing */
-    if (lane->handler->close && lane->handler_state)
-        lane->handler->close(lane->handler_state); /* ends what it still runs */
-    while ((job = TAILQ_FIRST(&lane->jobs)))
-        job_free(job);
+    if (lane->executor)
+        lane->executor->ops->free(lane->executor); /* ends what it still runs */
+    while ((claim = TAILQ_FIRST(&lane->claims)))
+        claim_free(claim);
     loop_task_done(&lane->pump);
     lane_publish_done(lane);
     loop_timer_done(&lane->sweep);

@@ -11,8 +11,8 @@
 #ifndef HIE_LANE_H
 #define HIE_LANE_H
 
-#include "handler.h"
-#include "job.h"
+#include "claim.h"
+#include "executor.h"
 #include "link/batcher.h"
 #include "link/loop.h"
 #include "ops/metrics.h"
@@ -24,8 +24,7 @@ struct worker;
 struct lane {
     struct worker *worker;
     const struct item *item;
-    const struct handler_class *handler;
-    void *handler_state;
+    struct executor *executor; /* NULL: this worker does not claim for it */
     struct queue_name name;
     bool immediate;
     bool runs; /* this worker claims for it; children are sent to any item */
@@ -36,15 +35,15 @@ struct lane {
     size_t asked;           /* entries that the last claim asked for */
     int64_t not_before_us;  /* monotonic: an entry went back for want of the store, let it rest */
     int64_t due_ms;         /* what the timer `due` waits for */
-    TAILQ_HEAD(, job) jobs;
-    TAILQ_HEAD(, job) running; /* by start */
+    TAILQ_HEAD(, claim) claims;
+    TAILQ_HEAD(, claim) running; /* by start */
     size_t held, starting, running_count;
     unsigned failures;       /* of publications, in a row */
-    struct batcher settled;  /* jobs to finish */
-    struct batcher retried;  /* jobs to delay */
-    struct batcher returned; /* jobs to hand back */
-    struct batcher children; /* job_child of any lane, to enqueue for this item */
-    struct batcher buried;   /* dead jobs to mirror */
+    struct batcher settled;  /* claims to finish */
+    struct batcher retried;  /* claims to delay */
+    struct batcher returned; /* claims to hand back */
+    struct batcher children; /* claim_child of any lane, to enqueue for this item */
+    struct batcher buried;   /* dead claims to mirror */
     struct loop_task pump;
     struct loop_timer sweep, timeouts, due, again;
     int64_t renew_at_us;
@@ -66,10 +65,11 @@ bool lane_quiet(const struct lane *lane);
 /* Gives up what still runs: it goes back to its queue. */
 void lane_give_up(struct lane *lane);
 
-/* A job's handler ended it: job->outcome is filled. */
-void lane_ended(struct job *job);
-void lane_failed(struct job *job, const struct err *error);
+/* 0, or -1 with ERR_CONFIG or ERR_IO: its handler cannot start. */
+int lane_open(struct lane *lane, struct err *err);
+/* job->ended of a claim's job. */
+void lane_job_ended(struct job *job, const struct err *error);
 /* The settler's answer: recorded or superseded. */
-void lane_settled(struct job *job);
+void lane_settled(struct claim *claim);
 
 #endif

@@ -20,71 +20,71 @@ static size_t largest_body(const struct production *production)
     return most;
 }
 
-static void give(struct job *job, size_t bytes)
+static void give(struct claim *claim, size_t bytes)
 {
-    struct worker *worker = job->lane->worker;
+    struct worker *worker = claim->lane->worker;
     worker->fetch_bytes += bytes;
-    worker->fetch_bytes -= job->fetch_bytes;
-    job->fetch_bytes = bytes;
+    worker->fetch_bytes -= claim->fetch_bytes;
+    claim->fetch_bytes = bytes;
 }
 
 static void on_body(void *arg, const struct err *err, struct body body, struct slice content_type,
                     bool found)
 {
-    struct job *job = arg;
-    struct worker *worker = job->lane->worker;
+    struct claim *claim = arg;
+    struct worker *worker = claim->lane->worker;
     (void)content_type; /* meta has it */
     bool here = err->code == ERR_NONE && found && !worker->draining;
-    give(job, here ? body.len : 0);
+    give(claim, here ? body.len : 0);
     if (here) {
-        job->fetched = malloc(body.len ? body.len : 1);
-        if (job->fetched && body.len)
-            memcpy(job->fetched, body.ptr, body.len);
-        job->body = body_of(job->fetched, body.len);
+        claim->fetched = malloc(body.len ? body.len : 1);
+        if (claim->fetched && body.len)
+            memcpy(claim->fetched, body.ptr, body.len);
+        claim->job.body = body_of(claim->fetched, body.len);
     }
-    if (err->code != ERR_NONE || worker->draining || (here && !job->fetched))
-        lane_return(job);
+    if (err->code != ERR_NONE || worker->draining || (here && !claim->fetched))
+        lane_return(claim);
     else
-        lane_fetched(job, found);
+        lane_fetched(claim, found);
     lane_fetch_next(worker);
 }
 
 void lane_fetch_next(struct worker *worker)
 {
     size_t largest = largest_body(worker->production);
-    struct job *job;
-    while ((job = TAILQ_FIRST(&worker->fetch_waiting))) {
+    struct claim *claim;
+    while ((claim = TAILQ_FIRST(&worker->fetch_waiting))) {
         bool room = worker->fetch_bytes == 0 || worker->fetch_bytes + largest <= BUDGET_BYTES;
         if (!worker->draining && (!room || !worker->store_up))
             return;
-        TAILQ_REMOVE(&worker->fetch_waiting, job, running);
-        job->fetch_waits = false;
+        TAILQ_REMOVE(&worker->fetch_waiting, claim, running);
+        claim->fetch_waits = false;
         if (worker->draining) {
-            lane_return(job);
+            lane_return(claim);
             continue;
         }
-        give(job, largest);
-        worker->store->ops->body(worker->store, job->entry->id, on_body, job);
+        give(claim, largest);
+        worker->store->ops->body(worker->store, claim->entry->id, on_body, claim);
     }
 }
 
-void lane_fetch(struct job *job)
+void lane_fetch(struct claim *claim)
 {
-    struct worker *worker = job->lane->worker;
-    job_move(job, JOB_FETCHING);
-    job->fetch_waits = true;
-    TAILQ_INSERT_TAIL(&worker->fetch_waiting, job, running);
+    struct worker *worker = claim->lane->worker;
+    claim_move(claim, CLAIM_FETCHING);
+    claim->fetch_waits = true;
+    TAILQ_INSERT_TAIL(&worker->fetch_waiting, claim, running);
     lane_fetch_next(worker);
 }
 
-void lane_fetch_over(struct job *job)
+void lane_fetch_over(struct claim *claim)
 {
-    struct worker *worker = job->lane->worker;
-    if (job->fetch_waits)
-        TAILQ_REMOVE(&worker->fetch_waiting, job, running);
-    if (!job->fetch_bytes)
+    struct worker *worker = claim->lane->worker;
+    if (claim->fetch_waits)
+        TAILQ_REMOVE(&worker->fetch_waiting, claim, running);
+    if (!claim->fetch_bytes)
         return;
-    give(job, 0);
+    give(claim, 0);
     if (!worker->stopped)
         lane_fetch_next(worker);
 }

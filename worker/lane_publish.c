@@ -1,5 +1,5 @@
 /* After the end: children enter their queues, the reply its key, a dead letter its mirror; then the entry is
- * finished. Each of these may be repeated, and whoever takes over a job that died here repeats them. While Redis is away
+ * finished. Each of these may be repeated, and whoever takes over a claim that died here repeats them. While Redis is away
  * they wait. */
 #include "lane_parts.h"
 
@@ -18,14 +18,14 @@
 #define RETURN_REST_US 500000 /* so that what cannot start now is not claimed in a circle */
 #define REPLY_TTL_MS 60000    /* where a sender asked for the reply and its item leaves none */
 
-static struct job *job_of(struct batch_item *item)
+static struct claim *claim_of(struct batch_item *item)
 {
-    return (struct job *)((char *)item - offsetof(struct job, batch));
+    return (struct claim *)((char *)item - offsetof(struct claim, batch));
 }
 
-static struct job_child *child_of(struct batch_item *item)
+static struct claim_child *child_of(struct batch_item *item)
 {
-    return (struct job_child *)((char *)item - offsetof(struct job_child, batch));
+    return (struct claim_child *)((char *)item - offsetof(struct claim_child, batch));
 }
 
 /* A batch of one of the four kinds under way. */
@@ -84,21 +84,21 @@ static void end_publication(struct publication *publication)
     free(publication);
 }
 
-static void published(struct job *job)
+static void published(struct claim *claim)
 {
-    BUG_ON(job->unpublished == 0);
-    if (--job->unpublished == 0)
-        batcher_add(&job->lane->settled, &job->batch, 0);
+    BUG_ON(claim->unpublished == 0);
+    if (--claim->unpublished == 0)
+        batcher_add(&claim->lane->settled, &claim->batch, 0);
 }
 
 /* ---- finish, retry, hand back ---- */
 
-static void on_job_batch_done(void *arg, const struct err *err)
+static void on_claim_batch_done(void *arg, const struct err *err)
 {
     struct publication *publication = arg;
     bool well = went_well(publication, err);
     for (size_t i = 0; well && i < publication->count; i++)
-        job_free(job_of(publication->items[i]));
+        claim_free(claim_of(publication->items[i]));
     end_publication(publication);
 }
 
@@ -107,17 +107,17 @@ static void start_finish(void *arg, struct batch_item **items, size_t count)
     struct lane *lane = arg;
     struct publication *publication = new_publication(lane, &lane->settled, items, count);
     for (size_t i = 0; i < count; i++)
-        publication->entry_pointers[i] = job_of(items[i])->entry;
+        publication->entry_pointers[i] = claim_of(items[i])->entry;
     lane->worker->queue->ops->finish(lane->worker->queue, lane->name, publication->entry_pointers,
-                                     count, on_job_batch_done, publication);
+                                     count, on_claim_batch_done, publication);
 }
 
 static void on_retried(void *arg, const struct err *err)
 {
     struct publication *publication = arg;
     for (size_t i = 0; err->code == ERR_NONE && i < publication->count; i++)
-        lane_promote_at(publication->lane, job_of(publication->items[i])->outcome.due_ms);
-    on_job_batch_done(arg, err);
+        lane_promote_at(publication->lane, claim_of(publication->items[i])->outcome.due_ms);
+    on_claim_batch_done(arg, err);
 }
 
 static void start_retry(void *arg, struct batch_item **items, size_t count)
@@ -125,11 +125,11 @@ static void start_retry(void *arg, struct batch_item **items, size_t count)
     struct lane *lane = arg;
     struct publication *publication = new_publication(lane, &lane->retried, items, count);
     for (size_t i = 0; i < count; i++) {
-        struct job *job = job_of(items[i]);
+        struct claim *claim = claim_of(items[i]);
         publication->retries[i] =
-            (struct queue_retry){.id = job->entry->id, .due_ms = job->outcome.due_ms};
-        memcpy(publication->retries[i].entry_id, job->entry->entry_id,
-               sizeof(job->entry->entry_id));
+            (struct queue_retry){.id = claim->entry->id, .due_ms = claim->outcome.due_ms};
+        memcpy(publication->retries[i].entry_id, claim->entry->entry_id,
+               sizeof(claim->entry->entry_id));
     }
     lane->worker->queue->ops->retry(lane->worker->queue, lane->name, publication->retries, count,
                                     on_retried, publication);
@@ -140,17 +140,17 @@ static void start_return(void *arg, struct batch_item **items, size_t count)
     struct lane *lane = arg;
     struct publication *publication = new_publication(lane, &lane->returned, items, count);
     for (size_t i = 0; i < count; i++)
-        publication->entry_pointers[i] = job_of(items[i])->entry;
+        publication->entry_pointers[i] = claim_of(items[i])->entry;
     lane->worker->queue->ops->hand_back(lane->worker->queue, lane->name, lane->worker->id,
-                                        publication->entry_pointers, count, on_job_batch_done,
+                                        publication->entry_pointers, count, on_claim_batch_done,
                                         publication);
 }
 
-void lane_return(struct job *job)
+void lane_return(struct claim *claim)
 {
-    job->lane->not_before_us = clock_mono_us() + RETURN_REST_US;
-    job_move(job, JOB_RETURNING);
-    batcher_add(&job->lane->returned, &job->batch, 0);
+    claim->lane->not_before_us = clock_mono_us() + RETURN_REST_US;
+    claim_move(claim, CLAIM_RETURNING);
+    batcher_add(&claim->lane->returned, &claim->batch, 0);
 }
 
 /* ---- children, for the lane of their item ---- */
@@ -186,13 +186,13 @@ static struct queue_entry entry_of(const struct store_message *message)
                                 .body = inline_body ? message->body : body_of(NULL, 0)};
 }
 
-static void publish_child(struct job *job, size_t at, const struct store_message *message)
+static void publish_child(struct claim *claim, size_t at, const struct store_message *message)
 {
-    struct job_child *child = &job->published[at];
-    child->parent = job;
+    struct claim_child *child = &claim->published[at];
+    child->parent = claim;
     child->entry = entry_of(message);
-    job->unpublished++;
-    batcher_add(&worker_lane(job->lane->worker, message->item)->children, &child->batch,
+    claim->unpublished++;
+    batcher_add(&worker_lane(claim->lane->worker, message->item)->children, &child->batch,
                 message->body.len);
 }
 
@@ -204,13 +204,13 @@ static void on_replied(void *arg, const struct err *err)
     published(arg);
 }
 
-static void publish_reply(struct job *job, struct slice reply)
+static void publish_reply(struct claim *claim, struct slice reply)
 {
-    struct lane *lane = job->lane;
+    struct lane *lane = claim->lane;
     int64_t ttl_ms = lane->item->reply_ttl_ms ? lane->item->reply_ttl_ms : REPLY_TTL_MS;
-    job->unpublished++;
-    lane->worker->queue->ops->reply(lane->worker->queue, lane->item->id, job->entry->id, reply,
-                                    ttl_ms, on_replied, job);
+    claim->unpublished++;
+    lane->worker->queue->ops->reply(lane->worker->queue, lane->item->id, claim->entry->id, reply,
+                                    ttl_ms, on_replied, claim);
 }
 
 static void on_buried(void *arg, const struct err *err)
@@ -218,7 +218,7 @@ static void on_buried(void *arg, const struct err *err)
     struct publication *publication = arg;
     bool well = went_well(publication, err);
     for (size_t i = 0; well && i < publication->count; i++)
-        published(job_of(publication->items[i]));
+        published(claim_of(publication->items[i]));
     end_publication(publication);
 }
 
@@ -233,13 +233,13 @@ static void start_bury(void *arg, struct batch_item **items, size_t count)
     struct lane *lane = arg;
     struct publication *publication = new_publication(lane, &lane->buried, items, count);
     for (size_t i = 0; i < count; i++) {
-        struct job *job = job_of(items[i]);
-        publication->dead[i] = (struct queue_dead){.id = job->entry->id,
-                                                   .at_ms = job->outcome.finished_us / 1000,
-                                                   .attempts = job->outcome.attempt,
-                                                   .error = job->error,
-                                                   .meta = job->entry->meta,
-                                                   .body = mirrored(job->entry->body)};
+        struct claim *claim = claim_of(items[i]);
+        publication->dead[i] = (struct queue_dead){.id = claim->entry->id,
+                                                   .at_ms = claim->outcome.finished_us / 1000,
+                                                   .attempts = claim->outcome.attempt,
+                                                   .error = claim->error,
+                                                   .meta = claim->entry->meta,
+                                                   .body = mirrored(claim->entry->body)};
     }
     lane->worker->queue->ops->bury(lane->worker->queue, lane->item->id, publication->dead, count,
                                    on_buried, publication);
@@ -247,122 +247,119 @@ static void start_bury(void *arg, struct batch_item **items, size_t count)
 
 /* ---- what was settled ---- */
 
-static void count_end(struct job *job)
+static void count_end(struct claim *claim)
 {
-    struct lane *lane = job->lane;
-    const struct store_outcome *outcome = &job->outcome;
+    struct lane *lane = claim->lane;
+    const struct store_outcome *outcome = &claim->outcome;
     if (outcome->end == STORE_RETRY) {
         metric_add(lane->metrics.retried, 1);
         log_debug("retrying", LOG_ID(outcome->id), LOG_WORD("item", lane->item->id),
-                  LOG_INT("attempt", outcome->attempt), LOG_WORD("reason", job->error));
+                  LOG_INT("attempt", outcome->attempt), LOG_WORD("reason", claim->error));
         return;
     }
     if (outcome->end == STORE_DEAD_LETTERED)
         log_warn("dead_lettered", LOG_ID(outcome->id), LOG_WORD("item", lane->item->id),
-                 LOG_INT("attempt", outcome->attempt), LOG_WORD("reason", job->error));
+                 LOG_INT("attempt", outcome->attempt), LOG_WORD("reason", claim->error));
     metric_add(lane->metrics.completed[outcome->end], 1);
-    int64_t ms = clock_wall_ms() - job->entry->at_ms;
+    int64_t ms = clock_wall_ms() - claim->entry->at_ms;
     histogram_observe(lane->metrics.end_to_end_seconds, ms > 0 ? ms * 1000 : 0);
 }
 
 /* Another claim has the message: the entry is its holder's, and is found by its idle time if that one is gone. */
-void lane_superseded(struct job *job)
+void lane_superseded(struct claim *claim)
 {
-    metric_add(job->lane->metrics.superseded, 1);
-    log_info("superseded", LOG_ID(job->entry->id), LOG_WORD("item", job->lane->item->id),
-             LOG_INT("attempt", job->outcome.attempt));
-    job_free(job);
+    metric_add(claim->lane->metrics.superseded, 1);
+    log_info("superseded", LOG_ID(claim->entry->id), LOG_WORD("item", claim->lane->item->id),
+             LOG_INT("attempt", claim->outcome.attempt));
+    claim_free(claim);
 }
 
-void lane_settled(struct job *job)
+void lane_settled(struct claim *claim)
 {
-    struct store_outcome *outcome = &job->outcome;
+    struct store_outcome *outcome = &claim->outcome;
     if (outcome->error_code != ERR_NONE && outcome->end == STORE_COMPLETED) {
-        lane_refused(job);
+        lane_refused(claim);
         return;
     }
-    if (!outcome->recorded && job->settle_repeated && outcome->end != STORE_RETRY) {
-        job_move(job, JOB_LOOKING); /* it may have been recorded by the try whose answer was lost */
-        lane_look_up(job->lane, &job, 1, false);
+    if (!outcome->recorded && claim->settle_repeated && outcome->end != STORE_RETRY) {
+        claim_move(claim,
+                   CLAIM_LOOKING); /* it may have been recorded by the try whose answer was lost */
+        lane_look_up(claim->lane, &claim, 1, false);
         return;
     }
     if (!outcome->recorded) {
-        lane_superseded(job);
+        lane_superseded(claim);
         return;
     }
-    job_move(job, JOB_PUBLISHING);
-    count_end(job);
+    claim_move(claim, CLAIM_PUBLISHING);
+    count_end(claim);
     if (outcome->end == STORE_RETRY) {
-        batcher_add(&job->lane->retried, &job->batch, 0);
+        batcher_add(&claim->lane->retried, &claim->batch, 0);
         return;
     }
-    job->unpublished = 1; /* our own, so that it is not finished under our hands */
-    job->published = mem_array(outcome->child_count, sizeof(*job->published));
+    claim->unpublished = 1; /* our own, so that it is not finished under our hands */
+    claim->published = mem_array(outcome->child_count, sizeof(*claim->published));
     for (size_t i = 0; i < outcome->child_count; i++)
-        publish_child(job, i, &outcome->children[i]);
+        publish_child(claim, i, &outcome->children[i]);
     if (outcome->end == STORE_DEAD_LETTERED) {
-        job->unpublished++;
-        batcher_add(&job->lane->buried, &job->batch, job->entry->body.len);
-    } else if (job->meta.reply || job->lane->item->reply_ttl_ms) {
-        publish_reply(job, outcome->reply);
+        claim->unpublished++;
+        batcher_add(&claim->lane->buried, &claim->batch, claim->entry->body.len);
+    } else if (claim->meta.reply || claim->lane->item->reply_ttl_ms) {
+        publish_reply(claim, outcome->reply);
     }
-    published(job);
+    published(claim);
 }
 
-/* ---- jobs whose end was recorded before ---- */
+/* ---- claims whose end was recorded before ---- */
 
 struct ended_batch {
     size_t count;
-    struct job *jobs[QUEUE_BATCH_MAX];
+    struct claim *claims[QUEUE_BATCH_MAX];
     struct uuid ids[QUEUE_BATCH_MAX];
 };
 
 static void on_ended_reply(void *arg, const struct err *err, struct body body,
                            struct slice content_type, bool found)
 {
-    struct job *job = arg;
+    struct claim *claim = arg;
     (void)content_type;
     if (err->code == ERR_NONE && found) {
-        job->reply = mem_strndup(body.ptr, body.len);
-        publish_reply(job, slice_of(job->reply, body.len));
+        claim->stored_reply = mem_strndup(body.ptr, body.len);
+        publish_reply(claim, slice_of(claim->stored_reply, body.len));
     }
-    published(job);
+    published(claim);
 }
 
 /* Copies the row's bytes, which are the callback's. */
-static void copy_child(struct job *job, size_t at, const struct store_message *row)
+static void copy_child(struct claim *claim, size_t at, const struct store_message *row)
 {
     struct store_message message = *row;
-    if (!job->arena) {
-        job->arena = mem_alloc(sizeof(*job->arena));
-        arena_init(job->arena);
-    }
-    message.ordering_key = arena_copy(job->arena, row->ordering_key);
-    message.meta = arena_copy(job->arena, row->meta);
-    struct slice body = arena_copy(job->arena, body_slice(row->body));
+    message.ordering_key = arena_copy(&claim->job.arena, row->ordering_key);
+    message.meta = arena_copy(&claim->job.arena, row->meta);
+    struct slice body = arena_copy(&claim->job.arena, body_slice(row->body));
     message.body = body_of(body.ptr, body.len);
-    publish_child(job, at, &message);
+    publish_child(claim, at, &message);
 }
 
-static void publish_again(struct job *job, const struct store_unfinished *rows, size_t count)
+static void publish_again(struct claim *claim, const struct store_unfinished *rows, size_t count)
 {
     size_t own = 0;
     for (size_t i = 0; i < count; i++)
-        own += uuid_equal(rows[i].message.parent, job->entry->id);
-    job->unpublished = 1;
-    job->published = mem_array(own, sizeof(*job->published));
+        own += uuid_equal(rows[i].message.parent, claim->entry->id);
+    claim->unpublished = 1;
+    claim->published = mem_array(own, sizeof(*claim->published));
     for (size_t i = 0, at = 0; i < count; i++) {
         bool left_out = rows[i].message.body.len == 0 && rows[i].body_len > 0 &&
                         rows[i].body_len <= MESSAGE_INLINE_MAX; /* the reconciler brings it */
-        if (uuid_equal(rows[i].message.parent, job->entry->id) && !left_out &&
-            worker_lane(job->lane->worker, rows[i].message.item))
-            copy_child(job, at++, &rows[i].message);
+        if (uuid_equal(rows[i].message.parent, claim->entry->id) && !left_out &&
+            worker_lane(claim->lane->worker, rows[i].message.item))
+            copy_child(claim, at++, &rows[i].message);
     }
-    struct store *store = job->lane->worker->store;
-    if (job->meta.reply || job->lane->item->reply_ttl_ms)
-        store->ops->reply(store, job->entry->id, on_ended_reply, job);
+    struct store *store = claim->lane->worker->store;
+    if (claim->meta.reply || claim->lane->item->reply_ttl_ms)
+        store->ops->reply(store, claim->entry->id, on_ended_reply, claim);
     else
-        published(job);
+        published(claim);
 }
 
 static void on_ended_children(void *arg, const struct err *err, const struct store_unfinished *rows,
@@ -370,24 +367,24 @@ static void on_ended_children(void *arg, const struct err *err, const struct sto
 {
     struct ended_batch *batch = arg;
     for (size_t i = 0; i < batch->count; i++) {
-        struct job *job = batch->jobs[i];
+        struct claim *claim = batch->claims[i];
         if (err->code != ERR_NONE)
-            lane_return(job);
+            lane_return(claim);
         else {
-            job_move(job, JOB_PUBLISHING);
-            publish_again(job, rows, count);
+            claim_move(claim, CLAIM_PUBLISHING);
+            publish_again(claim, rows, count);
         }
     }
     free(batch);
 }
 
-void lane_publish_ended(struct lane *lane, struct job **jobs, size_t count)
+void lane_publish_ended(struct lane *lane, struct claim **claims, size_t count)
 {
     struct ended_batch *batch = mem_alloc(sizeof(*batch));
     batch->count = count;
     for (size_t i = 0; i < count; i++) {
-        batch->jobs[i] = jobs[i];
-        batch->ids[i] = jobs[i]->entry->id;
+        batch->claims[i] = claims[i];
+        batch->ids[i] = claims[i]->entry->id;
     }
     lane->worker->store->ops->children(lane->worker->store, batch->ids, count, on_ended_children,
                                        batch);

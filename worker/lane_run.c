@@ -18,58 +18,61 @@ struct look_up {
     struct lane *lane;
     bool of_claim;
     size_t count;
-    struct job *jobs[QUEUE_BATCH_MAX];
+    struct claim *claims[QUEUE_BATCH_MAX];
     struct store_claim rows[QUEUE_BATCH_MAX];
 };
 
 /* ---- the end of a run ---- */
 
-static void settle(struct job *job)
+static void settle(struct claim *claim)
 {
-    struct store_outcome *outcome = &job->outcome;
-    outcome->item = job->lane->item->id;
-    outcome->pattern = job->lane->name.pattern;
-    outcome->worker = job->lane->worker->id;
+    struct store_outcome *outcome = &claim->outcome;
+    outcome->item = claim->lane->item->id;
+    outcome->pattern = claim->lane->name.pattern;
+    outcome->worker = claim->lane->worker->id;
     outcome->finished_us = clock_wall_us();
     if (!outcome->started_us)
         outcome->started_us = outcome->finished_us;
     for (size_t i = 0; i < outcome->child_count; i++)
         outcome->children[i].received_us = outcome->finished_us;
-    job_move(job, JOB_SETTLING);
-    settler_add(&job->lane->worker->settler, job);
+    claim_move(claim, CLAIM_SETTLING);
+    settler_add(&claim->lane->worker->settler, claim);
 }
 
-static void bury(struct job *job, const char *reason)
+static void bury(struct claim *claim, const char *reason)
 {
-    snprintf(job->error, sizeof(job->error), "%s", reason);
-    job->outcome.error = job->error;
-    job->outcome.end = STORE_DEAD_LETTERED;
-    job->outcome.child_count = 0;
-    settle(job);
+    snprintf(claim->error, sizeof(claim->error), "%s", reason);
+    claim->outcome.error = claim->error;
+    claim->outcome.end = STORE_DEAD_LETTERED;
+    claim->outcome.child_count = 0;
+    settle(claim);
 }
 
-void lane_refused(struct job *job)
+void lane_refused(struct claim *claim)
 {
-    struct store_outcome *outcome = &job->outcome;
-    snprintf(job->error, sizeof(job->error),
+    struct store_outcome *outcome = &claim->outcome;
+    snprintf(claim->error, sizeof(claim->error),
              "the database refused the data of its children or its reply");
-    outcome->error = job->error;
+    outcome->error = claim->error;
     outcome->end = STORE_DEAD_LETTERED;
     outcome->child_count = 0;
     outcome->reply = outcome->reply_content_type = slice_of(NULL, 0);
-    settler_add(&job->lane->worker->settler, job);
+    settler_add(&claim->lane->worker->settler, claim);
 }
 
-static void count_run(struct job *job)
+static void count_run(struct claim *claim)
 {
-    histogram_observe(job->lane->metrics.process_seconds, clock_mono_us() - job->started_us);
-    metric_set(job->lane->metrics.in_flight, (double)(job->lane->running_count - 1));
+    histogram_observe(claim->lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
+    metric_set(claim->lane->metrics.in_flight, (double)(claim->lane->running_count - 1));
 }
 
-void lane_ended(struct job *job)
+static void ended_well(struct claim *claim)
 {
-    count_run(job);
-    settle(job);
+    claim->outcome.end = STORE_COMPLETED;
+    claim->outcome.reply = claim->job.reply;
+    claim->outcome.reply_content_type = claim->job.reply_content_type;
+    lane_make_children(claim);
+    settle(claim);
 }
 
 /* Exponential, capped; half of it is random, so that what failed together does not return together. */
@@ -83,88 +86,100 @@ static int64_t backoff_ms(const struct item *item, int attempt)
     return delay / 2 + (int64_t)random_below((uint64_t)(delay - delay / 2) + 1);
 }
 
-void lane_failed(struct job *job, const struct err *error)
+static void failed(struct claim *claim, const struct err *error)
 {
-    const struct item *item = job->lane->item;
-    count_run(job);
-    if (job->handed_back) {
-        lane_return(job);
+    const struct item *item = claim->lane->item;
+    if (claim->handed_back) {
+        lane_return(claim);
         return;
     }
     enum error_code code = error->code;
-    if (job->timed_out) {
+    if (claim->timed_out) {
         code = ERR_TIMEOUT;
-        snprintf(job->error, sizeof(job->error), "no end within %lld ms",
+        snprintf(claim->error, sizeof(claim->error), "no end within %lld ms",
                  (long long)item->timeout_ms);
     } else {
-        snprintf(job->error, sizeof(job->error), "%s", error->text);
+        snprintf(claim->error, sizeof(claim->error), "%s", error->text);
     }
-    if (error_class_of(code) != ERROR_RETRY || job->outcome.attempt >= item->retry.max_attempts) {
-        job->outcome.end = STORE_DEAD_LETTERED;
+    if (error_class_of(code) != ERROR_RETRY || claim->outcome.attempt >= item->retry.max_attempts) {
+        claim->outcome.end = STORE_DEAD_LETTERED;
     } else {
-        job->outcome.end = STORE_RETRY;
-        job->outcome.due_ms = clock_wall_ms() + backoff_ms(item, job->outcome.attempt);
+        claim->outcome.end = STORE_RETRY;
+        claim->outcome.due_ms = clock_wall_ms() + backoff_ms(item, claim->outcome.attempt);
     }
-    job->outcome.error = job->error;
-    job->outcome.child_count = 0;
-    settle(job);
+    claim->outcome.error = claim->error;
+    claim->outcome.child_count = 0;
+    settle(claim);
+}
+
+void lane_job_ended(struct job *job, const struct err *error)
+{
+    struct claim *claim = claim_of_job(job);
+    count_run(claim);
+    if (error)
+        failed(claim, error);
+    else
+        ended_well(claim);
 }
 
 /* ---- run ---- */
 
-static void run(struct job *job)
+static void run(struct claim *claim)
 {
-    struct lane *lane = job->lane;
-    job_move(job, JOB_RUNNING);
-    job->started_us = clock_mono_us();
-    job->outcome.started_us = clock_wall_us();
+    struct lane *lane = claim->lane;
+    claim_move(claim, CLAIM_RUNNING);
+    claim->started_us = clock_mono_us();
+    claim->outcome.started_us = clock_wall_us();
     metric_set(lane->metrics.in_flight, (double)lane->running_count);
     if (!lane->immediate && !loop_timer_pending(&lane->timeouts))
         loop_timer_set(&lane->timeouts, lane->item->timeout_ms);
-    lane->handler->start(lane->handler_state, job);
+    claim->job.attempt = claim->outcome.attempt;
+    claim->job.content_type = claim->meta.content_type;
+    claim->job.chain = claim->meta.chain;
+    lane->executor->ops->start(lane->executor, &claim->job);
 }
 
 void lane_check_timeouts(void *arg)
 {
     struct lane *lane = arg;
     int64_t now = clock_mono_us(), limit = lane->item->timeout_ms * 1000;
-    struct job *job, *next;
-    for (job = TAILQ_FIRST(&lane->running); job; job = next) {
-        next = TAILQ_NEXT(job, running);
-        int64_t left = job->started_us + limit - now;
+    struct claim *claim, *next;
+    for (claim = TAILQ_FIRST(&lane->running); claim; claim = next) {
+        next = TAILQ_NEXT(claim, running);
+        int64_t left = claim->started_us + limit - now;
         if (left > 0) {
             loop_timer_set_us(&lane->timeouts, left);
             return;
         }
-        if (!job->timed_out && lane->handler->cancel) {
-            job->timed_out = true;
-            lane->handler->cancel(lane->handler_state, job); /* ends with job_fail */
+        if (!claim->timed_out) {
+            claim->timed_out = true; /* before: it may end inside */
+            claim->timed_out = lane->executor->ops->cancel(lane->executor, &claim->job);
         }
     }
 }
 
-void lane_fetched(struct job *job, bool found)
+void lane_fetched(struct claim *claim, bool found)
 {
     if (found)
-        run(job);
+        run(claim);
     else
-        bury(job, "its body is not in the store");
+        bury(claim, "its body is not in the store");
 }
 
-static void start(struct job *job)
+static void start(struct claim *claim)
 {
-    struct lane *lane = job->lane;
+    struct lane *lane = claim->lane;
     if (lane->worker->draining) {
-        lane_return(job);
-    } else if (job->outcome.attempt > lane->item->retry.max_attempts + DEATHS_MAX) {
-        bury(job,
+        lane_return(claim);
+    } else if (claim->outcome.attempt > lane->item->retry.max_attempts + DEATHS_MAX) {
+        bury(claim,
              "given up: too many attempts, the last ones ended with the death of their worker");
-    } else if (job->entry->malformed) {
-        bury(job, "the queue's entry is malformed");
-    } else if (job->meta.stored) {
-        lane_fetch(job);
+    } else if (claim->entry->malformed) {
+        bury(claim, "the queue's entry is malformed");
+    } else if (claim->meta.stored) {
+        lane_fetch(claim);
     } else {
-        run(job);
+        run(claim);
     }
 }
 
@@ -173,7 +188,7 @@ static void start(struct job *job)
 struct adoption {
     struct lane *lane;
     size_t count;
-    struct job *jobs[QUEUE_BATCH_MAX];
+    struct claim *claims[QUEUE_BATCH_MAX];
     struct store_message rows[QUEUE_BATCH_MAX];
     struct store_message *row_pointers[QUEUE_BATCH_MAX];
     struct hl7_summary summaries[QUEUE_BATCH_MAX];
@@ -184,62 +199,62 @@ static void on_adopted(void *arg, const struct err *err)
 {
     struct adoption *adoption = arg;
     for (size_t i = 0; i < adoption->count; i++) {
-        struct job *job = adoption->jobs[i];
+        struct claim *claim = adoption->claims[i];
         if (err->code != ERR_NONE)
-            lane_return(job); /* claimed again after a rest */
+            lane_return(claim); /* claimed again after a rest */
         else if (adoption->rows[i].error != ERR_NONE)
-            bury(job, "the database refused the entry's data");
+            bury(claim, "the database refused the entry's data");
         else
-            start(job);
+            start(claim);
     }
     free(adoption);
 }
 
 static void fill_adopted(struct adoption *adoption, size_t i)
 {
-    struct job *job = adoption->jobs[i];
+    struct claim *claim = adoption->claims[i];
     struct hl7_summary *summary = &adoption->summaries[i];
     struct hl7_message message;
     struct err ignored;
-    if (hl7_parse(body_slice(job->body), &message, &ignored) == 0) {
+    if (hl7_parse(body_slice(claim->job.body), &message, &ignored) == 0) {
         hl7_summary(&message, summary);
         hl7_done(&message);
     }
-    int64_t received_us = job->entry->at_ms * 1000, now_us = clock_wall_us();
-    struct meta meta = job->meta;
+    int64_t received_us = claim->entry->at_ms * 1000, now_us = clock_wall_us();
+    struct meta meta = claim->meta;
     meta.in_wal = true;
-    meta.stored = job->body.len > MESSAGE_INLINE_MAX;
+    meta.stored = claim->job.body.len > MESSAGE_INLINE_MAX;
     struct buffer packed = {.data = adoption->metas[i],
                             .capacity = sizeof(adoption->metas[i]),
                             .max = sizeof(adoption->metas[i])};
     meta_pack(&meta, &packed);
     adoption->rows[i] = (struct store_message){
-        .id = job->entry->id,
-        .item = job->lane->item->id,
-        .pattern = job->lane->name.pattern,
+        .id = claim->entry->id,
+        .item = claim->lane->item->id,
+        .pattern = claim->lane->name.pattern,
         .direction = DIRECTION_INBOUND,
         .received_us =
             received_us > 0 && received_us < now_us ? received_us : now_us, /* a producer's clock */
-        .priority = job->entry->priority,
-        .ordering_key = job->entry->key,
+        .priority = claim->entry->priority,
+        .ordering_key = claim->entry->key,
         .control_id = slice_text(summary->control_id),
         .message_type = slice_text(summary->message_type),
         .sender = slice_text(summary->sender),
         .content_type = meta.content_type,
         .meta = buffer_slice(&packed),
-        .body = job->body,
+        .body = claim->job.body,
     };
     adoption->row_pointers[i] = &adoption->rows[i];
 }
 
-static void adopt(struct lane *lane, struct job **jobs, size_t count)
+static void adopt(struct lane *lane, struct claim **claims, size_t count)
 {
     struct adoption *adoption = mem_alloc(sizeof(*adoption));
     adoption->lane = lane;
     adoption->count = count;
     for (size_t i = 0; i < count; i++) {
-        adoption->jobs[i] = jobs[i];
-        job_move(jobs[i], JOB_ADOPTING);
+        adoption->claims[i] = claims[i];
+        claim_move(claims[i], CLAIM_ADOPTING);
         fill_adopted(adoption, i);
     }
     lane->worker->store->ops->adopt(lane->worker->store, adoption->row_pointers, count, on_adopted,
@@ -248,18 +263,18 @@ static void adopt(struct lane *lane, struct job **jobs, size_t count)
 
 /* ---- look up ---- */
 
-static void read_meta(struct job *job)
+static void read_meta(struct claim *claim)
 {
     struct err err;
-    if (meta_unpack(job->entry->meta, &job->meta, &err)) {
-        job->meta = (struct meta){0};
-        job->entry->malformed = true;
+    if (meta_unpack(claim->entry->meta, &claim->meta, &err)) {
+        claim->meta = (struct meta){0};
+        claim->entry->malformed = true;
     }
-    if (job->meta.content_type.len > META_CONTENT_TYPE_MAX ||
-        job->meta.traceparent.len > META_TRACEPARENT_MAX ||
-        job->meta.reply_to.len > META_REPLY_TO_MAX) {
-        job->meta = (struct meta){.in_wal = job->meta.in_wal, .stored = job->meta.stored};
-        job->entry->malformed = true;
+    if (claim->meta.content_type.len > META_CONTENT_TYPE_MAX ||
+        claim->meta.traceparent.len > META_TRACEPARENT_MAX ||
+        claim->meta.reply_to.len > META_REPLY_TO_MAX) {
+        claim->meta = (struct meta){.in_wal = claim->meta.in_wal, .stored = claim->meta.stored};
+        claim->entry->malformed = true;
     }
 }
 
@@ -267,31 +282,31 @@ static void on_looked_up(void *arg, const struct err *err)
 {
     struct look_up *look_up = arg;
     struct lane *lane = look_up->lane;
-    struct job *ended[QUEUE_BATCH_MAX], *unknown[QUEUE_BATCH_MAX];
+    struct claim *ended[QUEUE_BATCH_MAX], *unknown[QUEUE_BATCH_MAX];
     size_t ended_count = 0, unknown_count = 0;
     worker_note(lane->worker, &lane->worker->look_up_trouble, err);
     for (size_t i = 0; i < look_up->count; i++) {
-        struct job *job = look_up->jobs[i];
+        struct claim *claim = look_up->claims[i];
         const struct store_claim *row = &look_up->rows[i];
-        if (!job->settle_repeated) {
-            job->outcome.run = row->run;
-            job->outcome.attempt = row->attempt;
-            read_meta(job);
+        if (!claim->settle_repeated) {
+            claim->outcome.run = row->run;
+            claim->outcome.attempt = row->attempt;
+            read_meta(claim);
         }
-        if (err->code != ERR_NONE && job->settle_repeated)
-            lane_superseded(job);
+        if (err->code != ERR_NONE && claim->settle_repeated)
+            lane_superseded(claim);
         else if (err->code != ERR_NONE)
-            lane_return(job);
+            lane_return(claim);
         else if (row->ended)
-            ended[ended_count++] = job;
-        else if (job->settle_repeated)
-            lane_superseded(job);
-        else if (!row->known && job->meta.stored)
-            bury(job, "neither the message nor its body is in the store");
+            ended[ended_count++] = claim;
+        else if (claim->settle_repeated)
+            lane_superseded(claim);
+        else if (!row->known && claim->meta.stored)
+            bury(claim, "neither the message nor its body is in the store");
         else if (!row->known)
-            unknown[unknown_count++] = job;
+            unknown[unknown_count++] = claim;
         else
-            start(job);
+            start(claim);
     }
     if (ended_count)
         lane_publish_ended(lane, ended, ended_count);
@@ -302,7 +317,7 @@ static void on_looked_up(void *arg, const struct err *err)
     free(look_up);
 }
 
-void lane_look_up(struct lane *lane, struct job **jobs, size_t count, bool of_claim)
+void lane_look_up(struct lane *lane, struct claim **claims, size_t count, bool of_claim)
 {
     BUG_ON(count > QUEUE_BATCH_MAX);
     struct look_up *look_up = mem_alloc(sizeof(*look_up));
@@ -310,9 +325,9 @@ void lane_look_up(struct lane *lane, struct job **jobs, size_t count, bool of_cl
     look_up->of_claim = of_claim;
     look_up->count = count;
     for (size_t i = 0; i < count; i++) {
-        look_up->jobs[i] = jobs[i];
+        look_up->claims[i] = claims[i];
         look_up->rows[i] =
-            (struct store_claim){.id = jobs[i]->entry->id, .taken_over = jobs[i]->taken_over};
+            (struct store_claim){.id = claims[i]->entry->id, .taken_over = claims[i]->taken_over};
     }
     lane->worker->store->ops->claim(lane->worker->store, lane->worker->id, look_up->rows, count,
                                     on_looked_up, look_up);
@@ -322,12 +337,12 @@ void lane_look_up(struct lane *lane, struct job **jobs, size_t count, bool of_cl
 
 void lane_give_up(struct lane *lane)
 {
-    struct job *job, *next;
-    for (job = TAILQ_FIRST(&lane->running); job; job = next) {
-        next = TAILQ_NEXT(job, running);
-        if (!job->handed_back && lane->handler->cancel) {
-            job->handed_back = true;
-            lane->handler->cancel(lane->handler_state, job);
+    struct claim *claim, *next;
+    for (claim = TAILQ_FIRST(&lane->running); claim; claim = next) {
+        next = TAILQ_NEXT(claim, running);
+        if (!claim->handed_back) {
+            claim->handed_back = true;
+            lane->executor->ops->cancel(lane->executor, &claim->job);
         }
     }
 }

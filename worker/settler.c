@@ -12,13 +12,13 @@
 struct settle_batch {
     struct settler *settler;
     size_t count;
-    struct job *jobs[BATCHER_MAX_COUNT];
+    struct claim *claims[BATCHER_MAX_COUNT];
     struct store_outcome *outcomes[BATCHER_MAX_COUNT];
 };
 
-static struct job *job_of(struct batch_item *item)
+static struct claim *claim_of(struct batch_item *item)
 {
-    return (struct job *)((char *)item - offsetof(struct job, batch));
+    return (struct claim *)((char *)item - offsetof(struct claim, batch));
 }
 
 static void on_settled(void *arg, const struct err *err)
@@ -26,16 +26,16 @@ static void on_settled(void *arg, const struct err *err)
     struct settle_batch *batch = arg;
     struct settler *settler = batch->settler;
     if (batch->count)
-        worker_note(batch->jobs[0]->lane->worker, &batch->jobs[0]->lane->worker->settle_trouble,
+        worker_note(batch->claims[0]->lane->worker, &batch->claims[0]->lane->worker->settle_trouble,
                     err);
     if (err->code == ERR_NONE) {
         for (size_t i = 0; i < batch->count; i++)
-            lane_settled(batch->jobs[i]);
+            lane_settled(batch->claims[i]);
     } else { /* repeated when the database is back, or a little later */
         batcher_hold(&settler->batcher, true);
         for (size_t i = batch->count; i-- > 0;) {
-            batch->jobs[i]->settle_repeated |= err->code == ERR_OUTCOME_UNKNOWN;
-            batcher_put_back(&settler->batcher, &batch->jobs[i]->batch);
+            batch->claims[i]->settle_repeated |= err->code == ERR_OUTCOME_UNKNOWN;
+            batcher_put_back(&settler->batcher, &batch->claims[i]->batch);
         }
         if (settler->store_up)
             loop_timer_set(&settler->again, AGAIN_MS);
@@ -51,8 +51,8 @@ static void start_settle(void *arg, struct batch_item **items, size_t count)
     batch->settler = settler;
     batch->count = count;
     for (size_t i = 0; i < count; i++) {
-        batch->jobs[i] = job_of(items[i]);
-        batch->outcomes[i] = &batch->jobs[i]->outcome;
+        batch->claims[i] = claim_of(items[i]);
+        batch->outcomes[i] = &batch->claims[i]->outcome;
     }
     settler->store->ops->settle(settler->store, batch->outcomes, count, on_settled, batch);
 }
@@ -85,10 +85,10 @@ void settler_store_changed(struct settler *settler, bool up)
     batcher_hold(&settler->batcher, !up);
 }
 
-void settler_add(struct settler *settler, struct job *job)
+void settler_add(struct settler *settler, struct claim *claim)
 {
-    size_t bytes = job->outcome.reply.len + 256;
-    for (size_t i = 0; i < job->outcome.child_count; i++)
-        bytes += job->outcome.children[i].body.len + 256;
-    batcher_add(&settler->batcher, &job->batch, bytes);
+    size_t bytes = claim->outcome.reply.len + 256;
+    for (size_t i = 0; i < claim->outcome.child_count; i++)
+        bytes += claim->outcome.children[i].body.len + 256;
+    batcher_add(&settler->batcher, &claim->batch, bytes);
 }

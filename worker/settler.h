@@ -4,7 +4,7 @@
 #ifndef HIE_SETTLER_H
 #define HIE_SETTLER_H
 
-#include "job.h"
+#include "claim.h"
 #include "link/batcher.h"
 #include "link/loop.h"
 #include "store/store.h"
@@ -19,7 +19,7 @@ struct settler {
 void settler_init(struct settler *settler, struct loop *loop, struct store *store);
 void settler_done(struct settler *settler);
 void settler_store_changed(struct settler *settler, bool up);
-/* job->outcome is filled; lane_settled(job) follows, later. */
-void settler_add(struct settler *settler, struct job *job);
+/* claim->outcome is filled; lane_settled(claim) follows, later. */
+void settler_add(struct settler *settler, struct claim *claim);
 
 #endif

@@ -292,8 +292,7 @@ static int open_lanes(struct worker *worker, const char *items, struct err *err)
     worker->item_names = names.data;
     for (size_t i = 0; i < production->item_count; i++) {
         struct lane *lane = &worker->lanes[i];
-        if (lane->runs && lane->handler->open &&
-            lane->handler->open(&worker->env, lane->item, &lane->handler_state, err))
+        if (lane->runs && lane_open(lane, err))
             return -1;
     }
     return 0;
@@ -338,9 +337,14 @@ int worker_init(struct worker *worker, const struct production *production, cons
     worker->health = health_new(worker->metrics);
     health_set_server(worker->health, "redis", false, "not connected yet");
     health_set_server(worker->health, "postgres", false, "not connected yet");
-    worker->env = (struct handler_env){.loop = worker->loop,
-                                       .http = http_client_new(worker->loop),
-                                       .offload = offload_new(worker->loop, OFFLOAD_THREADS)};
+    worker->env = (struct executor_env){
+        .handler = {.loop = worker->loop,
+                    .http = http_client_new(worker->loop),
+                    .offload = offload_new(worker->loop, OFFLOAD_THREADS)},
+        .production = production,
+        .health = worker->health,
+        .metrics = worker->metrics,
+    };
     loop_timer_init(&worker->heartbeat, worker->loop, beat, worker);
     loop_timer_init(&worker->drain_timer, worker->loop, on_drain_tick, worker);
     loop_watch_signal(&worker->sigterm, worker->loop, SIGTERM, on_terminate, worker);
@@ -377,8 +381,8 @@ void worker_done(struct worker *worker)
         lane_done(&worker->lanes[i]);
     settler_done(&worker->settler);
     http_server_free(worker->http);
-    offload_free(worker->env.offload);
-    http_client_free(worker->env.http);
+    offload_free(worker->env.handler.offload);
+    http_client_free(worker->env.handler.http);
     health_free(worker->health);
     metrics_free(worker->metrics);
     loop_timer_done(&worker->heartbeat);

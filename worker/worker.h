@@ -2,7 +2,6 @@
 #ifndef HIE_WORKER_H
 #define HIE_WORKER_H
 
-#include "handler.h"
 #include "lane.h"
 #include "link/http_client.h"
 #include "link/http_server.h"
@@ -23,7 +22,7 @@ struct worker {
     bool queue_up, store_up;
     bool was_up; /* PostgreSQL has been there */
     struct reconciler *reconciler;
-    struct handler_env env;
+    struct executor_env env;
     struct metrics *metrics;
     struct health *health;
     struct http_server *http;
@@ -32,10 +31,10 @@ struct worker {
     struct loop_timer heartbeat, drain_timer;
     struct loop_watch sigterm, sigint, sighup;
     bool draining, given_up, leaving;
-    bool stopped;                    /* the loop is over: only freeing is left */
-    int64_t queue_up_us;             /* monotonic: since when Redis is there */
-    TAILQ_HEAD(, job) fetch_waiting; /* for room in the budget of large bodies */
-    size_t fetch_bytes;              /* of that budget in use */
+    bool stopped;                      /* the loop is over: only freeing is left */
+    int64_t queue_up_us;               /* monotonic: since when Redis is there */
+    TAILQ_HEAD(, claim) fetch_waiting; /* for room in the budget of large bodies */
+    size_t fetch_bytes;                /* of that budget in use */
     struct worker_trouble {
         const char *what; /* a name for log and readiness */
         bool on;

@@ -90,6 +90,7 @@ struct mllp_listener {
 };
 
 struct production {
+    int64_t version; /* of the fleet, as published; 0: not published */
     char *name;
     struct {
         char *url, *key_prefix;

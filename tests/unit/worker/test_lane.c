@@ -45,7 +45,7 @@ static void setup(void)
                              .metrics = metrics_new(),
                              .queue = &queue.queue,
                              .store = &store.store};
-    worker.env = (struct handler_env){.loop = worker.loop};
+    worker.env.handler.loop = worker.loop;
     worker.health = health_new(worker.metrics);
     worker.look_up_trouble.what = "look_up";
     worker.settle_trouble.what = "settle";
@@ -57,9 +57,7 @@ static void setup(void)
         lane_init(&worker.lanes[i], &worker, &production->items[i], true);
     for (size_t i = 0; i < production->item_count; i++) {
         struct lane *each = &worker.lanes[i];
-        if (each->handler->open)
-            ck_assert_int_eq(
-                each->handler->open(&worker.env, each->item, &each->handler_state, &err), 0);
+        ck_assert_int_eq(lane_open(each, &err), 0);
     }
     worker.queue_up = worker.store_up = true;
     settler_store_changed(&worker.settler, true);

@@ -1,0 +1,108 @@
+/* What a handler sent becomes children: rows that are written with their parent's end. */
+#include "lane_parts.h"
+
+#include "base/mem.h"
+#include "hl7/message.h"
+#include "model/item_class.h"
+#include "worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* The header of the same bytes is read once. */
+static void fill_from_header(struct claim *claim, struct store_message *child,
+                             const struct item *target, size_t index)
+{
+    char key[ITEM_ORDERING_KEY_MAX];
+    struct hl7_message message;
+    struct err ignored;
+    bool keyed = target->queue_type == QUEUE_FIFO && target->ordering_key;
+    const struct store_message *first = &claim->children[0];
+    bool same = index && first->body.ptr == child->body.ptr && first->body.len == child->body.len;
+    if (same) {
+        child->control_id = first->control_id;
+        child->message_type = first->message_type;
+        child->sender = first->sender;
+    }
+    bool prioritised = target->queue_type == QUEUE_PRIORITY && target->priority.path;
+    if ((same && !keyed && !prioritised) || hl7_parse(body_slice(child->body), &message, &ignored))
+        return;
+    if (!same) {
+        struct hl7_summary *summary = arena_alloc(&claim->job.arena, sizeof(*summary));
+        hl7_summary(&message, summary);
+        child->control_id = slice_text(summary->control_id);
+        child->message_type = slice_text(summary->message_type);
+        child->sender = slice_text(summary->sender);
+    }
+    if (keyed)
+        child->ordering_key =
+            arena_copy(&claim->job.arena, slice_of(key, item_ordering_key(target, &message, key)));
+    if (prioritised)
+        child->priority = item_priority(target, &message);
+    hl7_done(&message);
+}
+
+/* The chain grows by the item that sends. Too long a one is cut from its old end: what is near counts. */
+static struct slice longer_chain(struct claim *claim)
+{
+    char text[META_CHAIN_MAX + 1];
+    struct slice chain = claim->meta.chain;
+    size_t own = strlen(claim->lane->item->id);
+    while (chain.len && chain.len + 1 + own > META_CHAIN_MAX) {
+        const char *comma = memchr(chain.ptr, ',', chain.len);
+        size_t cut = comma ? (size_t)(comma - chain.ptr) + 1 : chain.len;
+        chain = slice_of(chain.ptr + cut, chain.len - cut);
+    }
+    int len = snprintf(text, sizeof(text), "%.*s%s%s", (int)chain.len, chain.len ? chain.ptr : "",
+                       chain.len ? "," : "", claim->lane->item->id);
+    return arena_copy(&claim->job.arena, slice_of(text, (size_t)len));
+}
+
+static void fill_child(struct claim *claim, size_t index, struct slice chain)
+{
+    const struct job_sent *sent = &claim->job.sent[index];
+    const struct item *target = sent->target;
+    struct store_message *child = &claim->children[index];
+    const struct store_outcome *outcome = &claim->outcome;
+    *child = (struct store_message){
+        .id = uuid_child(outcome->id, (uint32_t)outcome->run, 0, (uint32_t)index),
+        .parent = outcome->id,
+        .item = target->id,
+        .pattern = (enum messaging_pattern)target->messaging_pattern,
+        .direction = target->class->outbound ? DIRECTION_OUTBOUND : DIRECTION_INTERNAL,
+        .priority = claim->entry->priority,
+        .ordering_key = claim->entry->key,
+        .partition = -1,
+        .version = claim->lane->worker->production->version,
+        .content_type = sent->content_type,
+        .body = sent->body,
+    };
+    fill_from_header(claim, child, target, index);
+    if (target->queue_type == QUEUE_FIFO)
+        child->partition = (int)item_partition(target, child->ordering_key, child->id);
+    char packed[META_PACKED_MAX];
+    struct buffer meta = {.data = packed, .capacity = sizeof(packed), .max = sizeof(packed)};
+    meta_pack(&(struct meta){.content_type = sent->content_type,
+                             .traceparent = claim->meta.traceparent,
+                             .parent = outcome->id,
+                             .deadline_ms = claim->meta.deadline_ms,
+                             .chain = chain,
+                             .in_wal = true,
+                             .stored = sent->body.len > MESSAGE_INLINE_MAX},
+              &meta);
+    child->meta = arena_copy(&claim->job.arena, buffer_slice(&meta));
+}
+
+void lane_make_children(struct claim *claim)
+{
+    size_t count = claim->job.sent_count;
+    if (count == 0)
+        return;
+    struct slice chain = longer_chain(claim);
+    free(claim->children);
+    claim->children = mem_array(count, sizeof(*claim->children));
+    for (size_t i = 0; i < count; i++)
+        fill_child(claim, i, chain);
+    claim->outcome.children = claim->children;
+    claim->outcome.child_count = count;
+}
