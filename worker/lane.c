@@ -40,65 +40,56 @@ static size_t room(const struct lane *lane)
     return most < QUEUE_BATCH_MAX ? most : QUEUE_BATCH_MAX;
 }
 
-static struct claim *find_held(const struct lane *lane, const struct queue_entry *entry)
+static void count_taken_over(struct lane *lane, const struct queue_claimed *claimed)
 {
-    struct claim *claim;
-    TAILQ_FOREACH(claim, &lane->claims, link)
-    {
-        if (strcmp(claim->entry->entry_id, entry->entry_id) == 0)
-            return claim;
-    }
-    return NULL;
+    int64_t count = 0;
+    for (size_t i = 0; i < claimed->count; i++)
+        count += claimed->entries[i].taken_over;
+    if (count == 0)
+        return;
+    metric_add(lane->metrics.taken_over, count);
+    log_info("taken_over", LOG_WORD("item", lane->item->id), LOG_INT("count", count));
 }
 
-/* Makes claims of what came and looks them up. Returns how many. */
-static size_t take(struct lane *lane, struct queue_claimed *claimed, bool taken_over)
-{
-    struct claim **claims = mem_array(claimed->count, sizeof(struct claim *));
-    size_t count = 0;
-    for (size_t i = 0; i < claimed->count; i++) {
-        struct queue_entry *entry = &claimed->entries[i];
-        if (taken_over && find_held(lane, entry))
-            continue; /* ours: this process slept for so long that it found its own entry */
-        claims[count++] = claim_new(lane, claimed, entry, taken_over);
-    }
-    if (taken_over && count) {
-        metric_add(lane->metrics.taken_over, (int64_t)count);
-        log_info("taken_over", LOG_WORD("item", lane->item->id), LOG_INT("count", (int64_t)count));
-    }
-    if (count)
-        lane_look_up(lane, claims, count, !taken_over);
-    free(claims);
-    return count;
-}
-
-static void on_claimed(void *arg, const struct err *err, struct queue_claimed *claimed)
-{
-    struct lane *lane = arg;
-    size_t count = 0;
-    if (err->code == ERR_NONE) {
-        state_move(&states, &lane->state, LOOKING);
-        count = take(lane, claimed, false);
-        queue_claimed_unref(claimed);
-        if (count)
-            return; /* lane_looked_up follows */
-    }
-    state_move(&states, &lane->state, RESTING);
-    if (lane->woken)
-        lane_pump(lane);
-}
-
-void lane_looked_up(struct lane *lane, size_t count)
+static void on_looked_up(struct lane *lane, size_t count)
 {
     state_move(&states, &lane->state, RESTING);
     lane->hungry = count >= lane->asked;
     lane_pump(lane);
 }
 
+static void on_claimed(void *arg, const struct err *err, struct queue_claimed *claimed)
+{
+    struct lane *lane = arg;
+    if (err->code == ERR_NONE) {
+        state_move(&states, &lane->state, LOOKING);
+        count_taken_over(lane, claimed);
+        size_t count = lane_take(lane, claimed, on_looked_up);
+        queue_claimed_unref(claimed);
+        if (count)
+            return; /* on_looked_up follows, or has come */
+    }
+    state_move(&states, &lane->state, RESTING);
+    if (lane->woken)
+        lane_pump(lane);
+}
+
+bool lane_may_claim(const struct lane *lane)
+{
+    const struct worker *worker = lane->worker;
+    bool needs_store = lane->item->persistence.wal_enabled || lane->item->persistence.store_enabled;
+    return lane->runs && worker->queue_up && !worker->draining &&
+           (worker->store_up || !needs_store);
+}
+
 static void pump(void *arg)
 {
     struct lane *lane = arg;
-    if (lane->state != RESTING || !lane->runs || !worker_may_claim(lane->worker))
+    if (lane->fifo) {
+        lane_fifo_pump(lane);
+        return;
+    }
+    if (lane->state != RESTING || !lane_may_claim(lane))
         return;
     if ((!lane->woken && !lane->hungry) || clock_mono_us() < lane->not_before_us)
         return; /* the sweep looks again */
@@ -121,9 +112,11 @@ void lane_pump(struct lane *lane)
         loop_task_set(&lane->pump);
 }
 
-void lane_wake(struct lane *lane)
+void lane_wake(struct lane *lane, unsigned partition)
 {
     lane->woken = true;
+    if (lane->fifo)
+        lane_fifo_wake(lane, partition);
     lane_pump(lane);
 }
 
@@ -136,7 +129,7 @@ static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t
     if (err->code != ERR_NONE)
         return;
     if (moved)
-        lane_wake(lane);
+        lane_wake(lane, 0);
     if (next_due_ms >= 0)
         lane_promote_at(lane, next_due_ms);
 }
@@ -144,7 +137,7 @@ static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t
 static void promote(void *arg)
 {
     struct lane *lane = arg;
-    if (lane->promoting || !worker_may_claim(lane->worker))
+    if (lane->promoting || !lane_may_claim(lane))
         return;
     lane->promoting = true;
     lane->worker->queue->ops->promote(lane->worker->queue, lane->name, clock_wall_ms(),
@@ -168,7 +161,8 @@ static void on_taken(void *arg, const struct err *err, struct queue_claimed *cla
     lane->taking = false;
     if (err->code != ERR_NONE)
         return;
-    take(lane, claimed, true);
+    count_taken_over(lane, claimed);
+    lane_take(lane, claimed, NULL);
     queue_claimed_unref(claimed);
 }
 
@@ -234,12 +228,16 @@ static void on_sweep(void *arg)
 {
     struct lane *lane = arg;
     loop_timer_set(&lane->sweep, SWEEP_MS * 3 / 4 + (int64_t)random_below(SWEEP_MS / 2));
-    if (lane->worker->queue_up)
+    if (lane->worker->queue_up && !lane->fifo) /* its owner alone may take what it holds */
         renew(lane, clock_mono_us(), false);
-    if (!lane->runs || !worker_may_claim(lane->worker))
+    if (!lane_may_claim(lane))
         return;
-    lane_wake(lane);
-    promote(lane);
+    promote(lane); /* fifo: what was delayed under another queue type */
+    if (lane->fifo) {
+        lane_fifo_sweep(lane);
+        return;
+    }
+    lane_wake(lane, 0);
     /* Idle times count on while Redis is away: everybody renews first. */
     if (clock_mono_us() - lane->worker->queue_up_us > TAKEOVER_IDLE_MS * 1000)
         take_over(lane);
@@ -284,7 +282,9 @@ void lane_init(struct lane *lane, struct worker *worker, const struct item *item
         item->execution_mode == MODE_ASYNC && handler->immediate && handler->immediate(item);
     TAILQ_INIT(&lane->claims);
     TAILQ_INIT(&lane->running);
-    lane_publish_init(lane);
+    lane_batches_init(lane);
+    if (item->queue_type == QUEUE_FIFO && runs)
+        lane_fifo_init(lane);
     loop_task_init(&lane->pump, worker->loop, pump, lane);
     loop_timer_init(&lane->sweep, worker->loop, on_sweep, lane);
     loop_timer_init(&lane->timeouts, worker->loop, lane_check_timeouts, lane);
@@ -308,8 +308,9 @@ void lane_done(struct lane *lane)
         lane->executor->ops->free(lane->executor); /* ends what it still runs */
     while ((claim = TAILQ_FIRST(&lane->claims)))
         claim_free(claim);
+    lane_fifo_done(lane);
     loop_task_done(&lane->pump);
-    lane_publish_done(lane);
+    lane_batches_done(lane);
     loop_timer_done(&lane->sweep);
     loop_timer_done(&lane->timeouts);
     loop_timer_done(&lane->due);
@@ -317,14 +318,18 @@ void lane_done(struct lane *lane)
 
 void lane_links_changed(struct lane *lane)
 {
-    lane_publish_hold(lane, !lane->worker->queue_up);
-    if (lane->worker->queue_up)
+    lane_batches_hold(lane, !lane->worker->queue_up);
+    if (lane->worker->queue_up && !lane->fifo)
         renew(lane, clock_mono_us(), true);
-    if (worker_may_claim(lane->worker))
-        lane_wake(lane);
+    if (!lane_may_claim(lane))
+        return;
+    if (lane->fifo)
+        lane_fifo_link_up(lane);
+    else
+        lane_wake(lane, 0);
 }
 
 bool lane_quiet(const struct lane *lane)
 {
-    return lane->state == RESTING && !lane->taking && !lane->promoting;
+    return lane->state == RESTING && !lane->taking && !lane->promoting && lane_fifo_quiet(lane);
 }

@@ -7,7 +7,12 @@
  *
  * A claim asks for no more than there are free slots, unless the item's handler never waits: then it asks for a batch. A
  * claim that finds less than it asked for has registered this worker as idle, so the next enqueue wakes it: nobody
- * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries. */
+ * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries.
+ *
+ *   lane.c           claiming, sweep, life          lane_children.c  what a handler sent, as rows
+ *   lane_fifo.c      the same for fifo, in order    lane_publish.c   what follows an end
+ *   lane_run.c       look up, adopt, run, end       lane_batches.c   the queue is told, in batches
+ *   lane_fetch.c     large bodies */
 #ifndef HIE_LANE_H
 #define HIE_LANE_H
 
@@ -21,11 +26,22 @@
 
 struct worker;
 
+/* What is told to the queue in batches (lane_batches.c). */
+enum lane_batch {
+    BATCH_FINISH,
+    BATCH_RETRY,
+    BATCH_RETURN,
+    BATCH_CHILDREN, /* of claims of any lane, for this item */
+    BATCH_BURY,
+    BATCH_REPLY,
+    BATCH_COUNT,
+};
+
 struct lane {
     struct worker *worker;
     const struct item *item;
     struct executor *executor; /* NULL: this worker does not claim for it */
-    struct queue_name name;
+    struct queue_name name;    /* of partition 0 */
     bool immediate;
     bool runs; /* this worker claims for it; children are sent to any item */
     unsigned state;
@@ -37,16 +53,13 @@ struct lane {
     int64_t due_ms;         /* what the timer `due` waits for */
     TAILQ_HEAD(, claim) claims;
     TAILQ_HEAD(, claim) running; /* by start */
-    size_t held, starting, running_count;
-    unsigned failures;       /* of publications, in a row */
-    struct batcher settled;  /* claims to finish */
-    struct batcher retried;  /* claims to delay */
-    struct batcher returned; /* claims to hand back */
-    struct batcher children; /* claim_child of any lane, to enqueue for this item */
-    struct batcher buried;   /* dead claims to mirror */
+    size_t held, starting, fetching, running_count;
+    unsigned failures; /* of publications, in a row */
+    struct batcher batches[BATCH_COUNT];
     struct loop_task pump;
     struct loop_timer sweep, timeouts, due, again;
     int64_t renew_at_us;
+    struct lane_fifo *fifo; /* NULL: it is not fifo */
     struct {
         struct metric *completed[4]; /* by enum store_end */
         struct metric *retried, *in_flight, *superseded, *taken_over;
@@ -58,8 +71,15 @@ void lane_init(struct lane *lane, struct worker *worker, const struct item *item
 void lane_done(struct lane *lane);
 /* Looks for something to claim in a later loop turn. */
 void lane_pump(struct lane *lane);
-void lane_wake(struct lane *lane);
+/* Something waits, or may wait, in that partition. */
+void lane_wake(struct lane *lane, unsigned partition);
+/* May it claim? */
+bool lane_may_claim(const struct lane *lane);
 void lane_links_changed(struct lane *lane);
+/* fifo: these partitions are this worker's by now (store.h: own); others that it had are lost. */
+void lane_own(struct lane *lane, const struct store_owned *owned, size_t count);
+/* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */
+void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */
 bool lane_quiet(const struct lane *lane);
 /* Gives up what still runs: it goes back to its queue. */

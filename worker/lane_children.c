@@ -11,14 +11,15 @@
 
 /* The header of the same bytes is read once. */
 static void fill_from_header(struct claim *claim, struct store_message *child,
-                             const struct item *target, size_t index)
+                             const struct item *target)
 {
     char key[ITEM_ORDERING_KEY_MAX];
     struct hl7_message message;
     struct err ignored;
     bool keyed = target->queue_type == QUEUE_FIFO && target->ordering_key;
     const struct store_message *first = &claim->children[0];
-    bool same = index && first->body.ptr == child->body.ptr && first->body.len == child->body.len;
+    bool same =
+        child != first && first->body.ptr == child->body.ptr && first->body.len == child->body.len;
     if (same) {
         child->control_id = first->control_id;
         child->message_type = first->message_type;
@@ -58,14 +59,21 @@ static struct slice longer_chain(struct claim *claim)
     return arena_copy(&claim->job.arena, slice_of(text, (size_t)len));
 }
 
-static void fill_child(struct claim *claim, size_t index, struct slice chain)
+/* The store gets it with its parent's end; others only enter their queue. A large body needs the store. */
+static bool is_logged(const struct claim *claim, const struct job_sent *sent)
 {
-    const struct job_sent *sent = &claim->job.sent[index];
+    return !claim->unrecorded &&
+           (sent->target->persistence.wal_enabled || sent->body.len > MESSAGE_INLINE_MAX);
+}
+
+static void fill_child(struct claim *claim, struct store_message *child, size_t ordinal,
+                       struct slice chain)
+{
+    const struct job_sent *sent = &claim->job.sent[ordinal];
     const struct item *target = sent->target;
-    struct store_message *child = &claim->children[index];
     const struct store_outcome *outcome = &claim->outcome;
     *child = (struct store_message){
-        .id = uuid_child(outcome->id, (uint32_t)outcome->run, 0, (uint32_t)index),
+        .id = uuid_child(outcome->id, (uint32_t)outcome->run, 0, (uint32_t)ordinal),
         .parent = outcome->id,
         .item = target->id,
         .pattern = (enum messaging_pattern)target->messaging_pattern,
@@ -77,7 +85,7 @@ static void fill_child(struct claim *claim, size_t index, struct slice chain)
         .content_type = sent->content_type,
         .body = sent->body,
     };
-    fill_from_header(claim, child, target, index);
+    fill_from_header(claim, child, target);
     if (target->queue_type == QUEUE_FIFO)
         child->partition = (int)item_partition(target, child->ordering_key, child->id);
     char packed[META_PACKED_MAX];
@@ -87,22 +95,34 @@ static void fill_child(struct claim *claim, size_t index, struct slice chain)
                              .parent = outcome->id,
                              .deadline_ms = claim->meta.deadline_ms,
                              .chain = chain,
-                             .in_wal = true,
+                             .in_wal = is_logged(claim, sent),
                              .stored = sent->body.len > MESSAGE_INLINE_MAX},
               &meta);
     child->meta = arena_copy(&claim->job.arena, buffer_slice(&meta));
 }
 
-void lane_make_children(struct claim *claim)
+bool lane_make_children(struct claim *claim)
 {
-    size_t count = claim->job.sent_count;
+    size_t count = claim->job.sent_count, logged = 0;
     if (count == 0)
-        return;
+        return true;
+    for (size_t i = 0; i < count; i++) {
+        if (claim->unrecorded && claim->job.sent[i].body.len > MESSAGE_INLINE_MAX)
+            return false;
+    }
     struct slice chain = longer_chain(claim);
     free(claim->children);
     claim->children = mem_array(count, sizeof(*claim->children));
-    for (size_t i = 0; i < count; i++)
-        fill_child(claim, i, chain);
+    for (size_t i = 0; i < count; i++) {
+        if (is_logged(claim, &claim->job.sent[i]))
+            fill_child(claim, &claim->children[logged++], i, chain);
+    }
+    claim->child_count = logged;
+    for (size_t i = 0; i < count; i++) {
+        if (!is_logged(claim, &claim->job.sent[i]))
+            fill_child(claim, &claim->children[claim->child_count++], i, chain);
+    }
     claim->outcome.children = claim->children;
-    claim->outcome.child_count = count;
+    claim->outcome.child_count = logged;
+    return true;
 }

@@ -1,9 +1,7 @@
-/* After the end: children enter their queues, the reply its key, a dead letter its mirror; then the entry is
- * finished. Each of these may be repeated, and whoever takes over a claim that died here repeats them. While Redis is away
- * they wait. */
+/* After the end: children enter their queues, who waits gets the reply, a dead letter its mirror; then the entry is finished. Each of
+ * these may be repeated, and whoever takes over a claim that died here repeats them. While Redis is away they wait. */
 #include "lane_parts.h"
 
-#include "base/arena.h"
 #include "base/bug.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -13,236 +11,79 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define AGAIN_MS 200
-#define TRIES_MAX 10u         /* of what is given up then */
 #define RETURN_REST_US 500000 /* so that what cannot start now is not claimed in a circle */
 #define REPLY_TTL_MS 60000    /* where a sender asked for the reply and its item leaves none */
 
-static struct claim *claim_of(struct batch_item *item)
-{
-    return (struct claim *)((char *)item - offsetof(struct claim, batch));
-}
+static const char *const end_words[] = {[STORE_COMPLETED] = "completed",
+                                        [STORE_DEAD_LETTERED] = "dead_lettered",
+                                        [STORE_EXPIRED] = "expired",
+                                        [STORE_CANCELLED] = "cancelled"};
 
-static struct claim_child *child_of(struct batch_item *item)
-{
-    return (struct claim_child *)((char *)item - offsetof(struct claim_child, batch));
-}
-
-/* A batch of one of the four kinds under way. */
-struct publication {
-    struct lane *lane;
-    struct batcher *batcher;
-    size_t count;
-    struct batch_item *items[QUEUE_BATCH_MAX];
-    union {
-        struct queue_entry entries[QUEUE_BATCH_MAX];
-        const struct queue_entry *entry_pointers[QUEUE_BATCH_MAX];
-        struct queue_retry retries[QUEUE_BATCH_MAX];
-        struct queue_dead dead[QUEUE_BATCH_MAX];
-    };
-};
-
-static struct publication *new_publication(struct lane *lane, struct batcher *batcher,
-                                           struct batch_item **items, size_t count)
-{
-    struct publication *publication = malloc(sizeof(*publication));
-    BUG_ON(!publication);
-    publication->lane = lane;
-    publication->batcher = batcher;
-    publication->count = count;
-    memcpy(publication->items, items, count * sizeof(*items));
-    return publication;
-}
-
-/* False: it failed; its items wait for the next try. What others can do instead is given up after some tries, so that a key of the
- * wrong type or a full Redis does not stop the lane: the reconciler brings children, the mirror of dead letters is only a
- * mirror. */
-static bool went_well(struct publication *publication, const struct err *err)
-{
-    struct lane *lane = publication->lane;
-    bool mirror = publication->batcher == &lane->buried;
-    bool dispensable =
-        mirror || (publication->batcher == &lane->children && lane->failures >= TRIES_MAX);
-    worker_note(lane->worker, &lane->worker->publish_trouble, err);
-    if (err->code == ERR_NONE) {
-        lane->failures = 0;
-        return true;
-    }
-    lane->failures++;
-    if (lane->worker->queue_up && dispensable)
-        return true;
-    batcher_hold(publication->batcher, true);
-    for (size_t i = publication->count; i-- > 0;)
-        batcher_put_back(publication->batcher, publication->items[i]);
-    loop_timer_set(&lane->again, AGAIN_MS);
-    return false;
-}
-
-static void end_publication(struct publication *publication)
-{
-    batcher_done(publication->batcher);
-    free(publication);
-}
-
-static void published(struct claim *claim)
+void lane_published(struct claim *claim)
 {
     BUG_ON(claim->unpublished == 0);
     if (--claim->unpublished == 0)
-        batcher_add(&claim->lane->settled, &claim->batch, 0);
-}
-
-/* ---- finish, retry, hand back ---- */
-
-static void on_claim_batch_done(void *arg, const struct err *err)
-{
-    struct publication *publication = arg;
-    bool well = went_well(publication, err);
-    for (size_t i = 0; well && i < publication->count; i++)
-        claim_free(claim_of(publication->items[i]));
-    end_publication(publication);
-}
-
-static void start_finish(void *arg, struct batch_item **items, size_t count)
-{
-    struct lane *lane = arg;
-    struct publication *publication = new_publication(lane, &lane->settled, items, count);
-    for (size_t i = 0; i < count; i++)
-        publication->entry_pointers[i] = claim_of(items[i])->entry;
-    lane->worker->queue->ops->finish(lane->worker->queue, lane->name, publication->entry_pointers,
-                                     count, on_claim_batch_done, publication);
-}
-
-static void on_retried(void *arg, const struct err *err)
-{
-    struct publication *publication = arg;
-    for (size_t i = 0; err->code == ERR_NONE && i < publication->count; i++)
-        lane_promote_at(publication->lane, claim_of(publication->items[i])->outcome.due_ms);
-    on_claim_batch_done(arg, err);
-}
-
-static void start_retry(void *arg, struct batch_item **items, size_t count)
-{
-    struct lane *lane = arg;
-    struct publication *publication = new_publication(lane, &lane->retried, items, count);
-    for (size_t i = 0; i < count; i++) {
-        struct claim *claim = claim_of(items[i]);
-        publication->retries[i] =
-            (struct queue_retry){.id = claim->entry->id, .due_ms = claim->outcome.due_ms};
-        memcpy(publication->retries[i].entry_id, claim->entry->entry_id,
-               sizeof(claim->entry->entry_id));
-    }
-    lane->worker->queue->ops->retry(lane->worker->queue, lane->name, publication->retries, count,
-                                    on_retried, publication);
-}
-
-static void start_return(void *arg, struct batch_item **items, size_t count)
-{
-    struct lane *lane = arg;
-    struct publication *publication = new_publication(lane, &lane->returned, items, count);
-    for (size_t i = 0; i < count; i++)
-        publication->entry_pointers[i] = claim_of(items[i])->entry;
-    lane->worker->queue->ops->hand_back(lane->worker->queue, lane->name, lane->worker->id,
-                                        publication->entry_pointers, count, on_claim_batch_done,
-                                        publication);
+        batcher_add(&claim->lane->batches[BATCH_FINISH], &claim->batch, 0);
 }
 
 void lane_return(struct claim *claim)
 {
     claim->lane->not_before_us = clock_mono_us() + RETURN_REST_US;
     claim_move(claim, CLAIM_RETURNING);
-    batcher_add(&claim->lane->returned, &claim->batch, 0);
+    lane_gap(claim);
+    lane_turn_over(claim);
+    batcher_add(&claim->lane->batches[BATCH_RETURN], &claim->batch, 0);
 }
 
-/* ---- children, for the lane of their item ---- */
-
-static void on_children(void *arg, const struct err *err, int64_t depth)
-{
-    struct publication *publication = arg;
-    (void)depth;
-    bool well = went_well(publication, err);
-    for (size_t i = 0; well && i < publication->count; i++)
-        published(child_of(publication->items[i])->parent);
-    end_publication(publication);
-}
-
-static void start_children(void *arg, struct batch_item **items, size_t count)
-{
-    struct lane *lane = arg;
-    struct publication *publication = new_publication(lane, &lane->children, items, count);
-    for (size_t i = 0; i < count; i++)
-        publication->entries[i] = child_of(items[i])->entry;
-    lane->worker->queue->ops->enqueue(lane->worker->queue, lane->name, publication->entries, count,
-                                      on_children, publication);
-}
-
-static struct queue_entry entry_of(const struct store_message *message)
-{
-    bool inline_body = message->body.len <= MESSAGE_INLINE_MAX;
-    return (struct queue_entry){.id = message->id,
-                                .at_ms = message->received_us / 1000,
-                                .priority = message->priority,
-                                .key = message->ordering_key,
-                                .meta = message->meta,
-                                .body = inline_body ? message->body : body_of(NULL, 0)};
-}
+/* ---- children ---- */
 
 static void publish_child(struct claim *claim, size_t at, const struct store_message *message)
 {
+    struct lane *lane = worker_lane(claim->lane->worker, message->item);
     struct claim_child *child = &claim->published[at];
+    bool inline_body = message->body.len <= MESSAGE_INLINE_MAX;
     child->parent = claim;
-    child->entry = entry_of(message);
+    child->partition = message->partition > 0 ? (unsigned)message->partition : 0;
+    child->entry = (struct queue_entry){.id = message->id,
+                                        .at_ms = message->received_us / 1000,
+                                        .priority = message->priority,
+                                        .key = message->ordering_key,
+                                        .meta = message->meta,
+                                        .body = inline_body ? message->body : body_of(NULL, 0)};
     claim->unpublished++;
-    batcher_add(&worker_lane(claim->lane->worker, message->item)->children, &child->batch,
-                message->body.len);
+    batcher_add(&lane->batches[BATCH_CHILDREN], &child->batch, message->body.len);
 }
 
-/* ---- replies and dead letters ---- */
-
-static void on_replied(void *arg, const struct err *err)
+static void publish_children(struct claim *claim)
 {
-    (void)err; /* while Redis is away the store has the reply */
-    published(arg);
+    claim->published = mem_array(claim->child_count, sizeof(*claim->published));
+    for (size_t i = 0; i < claim->child_count; i++)
+        publish_child(claim, i, &claim->children[i]);
 }
 
-static void publish_reply(struct claim *claim, struct slice reply)
+/* ---- replies ---- */
+
+static bool wants_reply(const struct claim *claim, enum store_end end)
 {
-    struct lane *lane = claim->lane;
-    int64_t ttl_ms = lane->item->reply_ttl_ms ? lane->item->reply_ttl_ms : REPLY_TTL_MS;
+    bool key = claim->meta.reply || claim->lane->item->reply_ttl_ms;
+    return claim->meta.reply_to.len || (end == STORE_COMPLETED && key);
+}
+
+static void publish_reply(struct claim *claim, enum store_end end, struct slice content_type,
+                          struct slice reply)
+{
+    int64_t ttl_ms = claim->lane->item->reply_ttl_ms;
+    if (ttl_ms == 0 && claim->meta.reply)
+        ttl_ms = REPLY_TTL_MS;
+    claim->reply = (struct queue_reply){.id = claim->entry->id,
+                                        .status = end_words[end],
+                                        .error = end == STORE_COMPLETED ? NULL : claim->error,
+                                        .content_type = content_type,
+                                        .body = body_of(reply.ptr, reply.len),
+                                        .to = claim->meta.reply_to,
+                                        .ttl_ms = end == STORE_COMPLETED ? ttl_ms : 0};
     claim->unpublished++;
-    lane->worker->queue->ops->reply(lane->worker->queue, lane->item->id, claim->entry->id, reply,
-                                    ttl_ms, on_replied, claim);
-}
-
-static void on_buried(void *arg, const struct err *err)
-{
-    struct publication *publication = arg;
-    bool well = went_well(publication, err);
-    for (size_t i = 0; well && i < publication->count; i++)
-        published(claim_of(publication->items[i]));
-    end_publication(publication);
-}
-
-/* The mirror is to be looked at: a large body is in the store. */
-static struct body mirrored(struct body body)
-{
-    return body.len <= MESSAGE_INLINE_MAX ? body : body_of(NULL, 0);
-}
-
-static void start_bury(void *arg, struct batch_item **items, size_t count)
-{
-    struct lane *lane = arg;
-    struct publication *publication = new_publication(lane, &lane->buried, items, count);
-    for (size_t i = 0; i < count; i++) {
-        struct claim *claim = claim_of(items[i]);
-        publication->dead[i] = (struct queue_dead){.id = claim->entry->id,
-                                                   .at_ms = claim->outcome.finished_us / 1000,
-                                                   .attempts = claim->outcome.attempt,
-                                                   .error = claim->error,
-                                                   .meta = claim->entry->meta,
-                                                   .body = mirrored(claim->entry->body)};
-    }
-    lane->worker->queue->ops->bury(lane->worker->queue, lane->item->id, publication->dead, count,
-                                   on_buried, publication);
+    batcher_add(&claim->lane->batches[BATCH_REPLY], &claim->reply_batch, reply.len);
 }
 
 /* ---- what was settled ---- */
@@ -274,43 +115,54 @@ void lane_superseded(struct claim *claim)
     claim_free(claim);
 }
 
+static void publish(struct claim *claim)
+{
+    const struct store_outcome *outcome = &claim->outcome;
+    claim_move(claim, CLAIM_PUBLISHING);
+    lane_turn_over(claim);
+    claim->unpublished = 1; /* our own, so that it is not finished under our hands */
+    publish_children(claim);
+    if (outcome->end == STORE_DEAD_LETTERED) {
+        claim->unpublished++;
+        batcher_add(&claim->lane->batches[BATCH_BURY], &claim->batch, claim->entry->body.len);
+    }
+    if (wants_reply(claim, outcome->end))
+        publish_reply(claim, outcome->end, outcome->reply_content_type, outcome->reply);
+    lane_published(claim);
+}
+
+void lane_recorded(struct claim *claim)
+{
+    count_end(claim);
+    if (claim->outcome.end != STORE_RETRY) {
+        publish(claim);
+    } else if (claim->part) {
+        lane_wait(claim);
+    } else {
+        claim_move(claim, CLAIM_PUBLISHING);
+        batcher_add(&claim->lane->batches[BATCH_RETRY], &claim->batch, 0);
+    }
+}
+
 void lane_settled(struct claim *claim)
 {
     struct store_outcome *outcome = &claim->outcome;
     if (outcome->error_code != ERR_NONE && outcome->end == STORE_COMPLETED) {
         lane_refused(claim);
-        return;
-    }
-    if (!outcome->recorded && claim->settle_repeated && outcome->end != STORE_RETRY) {
-        claim_move(claim,
-                   CLAIM_LOOKING); /* it may have been recorded by the try whose answer was lost */
-        lane_look_up(claim->lane, &claim, 1, false);
-        return;
-    }
-    if (!outcome->recorded) {
+    } else if (outcome->recorded) {
+        lane_recorded(claim);
+    } else if ((claim->settle_repeated || claim->part) && outcome->end != STORE_RETRY) {
+        claim->settle_repeated = true;
+        claim_move(
+            claim,
+            CLAIM_LOOKING); /* it may have its end: by a try whose answer was lost, or another hand */
+        lane_look_up(claim->lane, &claim, 1, NULL);
+    } else {
         lane_superseded(claim);
-        return;
     }
-    claim_move(claim, CLAIM_PUBLISHING);
-    count_end(claim);
-    if (outcome->end == STORE_RETRY) {
-        batcher_add(&claim->lane->retried, &claim->batch, 0);
-        return;
-    }
-    claim->unpublished = 1; /* our own, so that it is not finished under our hands */
-    claim->published = mem_array(outcome->child_count, sizeof(*claim->published));
-    for (size_t i = 0; i < outcome->child_count; i++)
-        publish_child(claim, i, &outcome->children[i]);
-    if (outcome->end == STORE_DEAD_LETTERED) {
-        claim->unpublished++;
-        batcher_add(&claim->lane->buried, &claim->batch, claim->entry->body.len);
-    } else if (claim->meta.reply || claim->lane->item->reply_ttl_ms) {
-        publish_reply(claim, outcome->reply);
-    }
-    published(claim);
 }
 
-/* ---- claims whose end was recorded before ---- */
+/* ---- claims whose end was recorded before: what it says is published again ---- */
 
 struct ended_batch {
     size_t count;
@@ -322,12 +174,32 @@ static void on_ended_reply(void *arg, const struct err *err, struct body body,
                            struct slice content_type, bool found)
 {
     struct claim *claim = arg;
-    (void)content_type;
     if (err->code == ERR_NONE && found) {
-        claim->stored_reply = mem_strndup(body.ptr, body.len);
-        publish_reply(claim, slice_of(claim->stored_reply, body.len));
+        struct slice type = arena_copy(&claim->job.arena, content_type);
+        struct slice reply = arena_copy(&claim->job.arena, body_slice(body));
+        publish_reply(claim, STORE_COMPLETED, type, reply);
     }
-    published(claim);
+    lane_published(claim);
+}
+
+static void on_ended_found(void *arg, const struct err *err, const struct store_record *record)
+{
+    struct claim *claim = arg;
+    struct store *store = claim->lane->worker->store;
+    if (err->code != ERR_NONE || !record) {
+        lane_published(claim); /* who waits looks into the store by itself */
+        return;
+    }
+    if (strcmp(record->state, end_words[STORE_COMPLETED]) == 0) {
+        store->ops->reply(store, claim->entry->id, on_ended_reply, claim);
+        return;
+    }
+    snprintf(claim->error, sizeof(claim->error), "%s", record->error ? record->error : "");
+    for (enum store_end end = STORE_DEAD_LETTERED; end <= STORE_CANCELLED; end++) {
+        if (strcmp(record->state, end_words[end]) == 0)
+            publish_reply(claim, end, slice_of(NULL, 0), slice_of(NULL, 0));
+    }
+    lane_published(claim);
 }
 
 /* Copies the row's bytes, which are the callback's. */
@@ -356,10 +228,10 @@ static void publish_again(struct claim *claim, const struct store_unfinished *ro
             copy_child(claim, at++, &rows[i].message);
     }
     struct store *store = claim->lane->worker->store;
-    if (claim->meta.reply || claim->lane->item->reply_ttl_ms)
-        store->ops->reply(store, claim->entry->id, on_ended_reply, claim);
+    if (wants_reply(claim, STORE_COMPLETED))
+        store->ops->find(store, claim->entry->id, on_ended_found, claim);
     else
-        published(claim);
+        lane_published(claim);
 }
 
 static void on_ended_children(void *arg, const struct err *err, const struct store_unfinished *rows,
@@ -368,10 +240,11 @@ static void on_ended_children(void *arg, const struct err *err, const struct sto
     struct ended_batch *batch = arg;
     for (size_t i = 0; i < batch->count; i++) {
         struct claim *claim = batch->claims[i];
-        if (err->code != ERR_NONE)
+        if (err->code != ERR_NONE) {
             lane_return(claim);
-        else {
+        } else {
             claim_move(claim, CLAIM_PUBLISHING);
+            lane_turn_over(claim);
             publish_again(claim, rows, count);
         }
     }
@@ -388,49 +261,4 @@ void lane_publish_ended(struct lane *lane, struct claim **claims, size_t count)
     }
     lane->worker->store->ops->children(lane->worker->store, batch->ids, count, on_ended_children,
                                        batch);
-}
-
-/* ---- life ---- */
-
-static void on_again(void *arg)
-{
-    struct lane *lane = arg;
-    lane_publish_hold(lane, !lane->worker->queue_up);
-}
-
-void lane_publish_init(struct lane *lane)
-{
-    struct {
-        struct batcher *batcher;
-        void (*start)(void *, struct batch_item **, size_t);
-    } const kinds[] = {{&lane->settled, start_finish},
-                       {&lane->retried, start_retry},
-                       {&lane->returned, start_return},
-                       {&lane->children, start_children},
-                       {&lane->buried, start_bury}};
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        batcher_init(kinds[i].batcher, lane->worker->loop, QUEUE_BATCH_MAX, STORE_BATCH_BYTES,
-                     kinds[i].start, lane);
-        batcher_hold(kinds[i].batcher, true);
-    }
-    loop_timer_init(&lane->again, lane->worker->loop, on_again, lane);
-}
-
-void lane_publish_done(struct lane *lane)
-{
-    batcher_free(&lane->settled);
-    batcher_free(&lane->retried);
-    batcher_free(&lane->returned);
-    batcher_free(&lane->children);
-    batcher_free(&lane->buried);
-    loop_timer_done(&lane->again);
-}
-
-void lane_publish_hold(struct lane *lane, bool held)
-{
-    batcher_hold(&lane->settled, held);
-    batcher_hold(&lane->retried, held);
-    batcher_hold(&lane->returned, held);
-    batcher_hold(&lane->children, held);
-    batcher_hold(&lane->buried, held);
 }

@@ -110,9 +110,8 @@ static void on_wake(void *arg, const char *item, enum messaging_pattern pattern,
 {
     struct worker *worker = arg;
     struct lane *lane = worker_lane(worker, item);
-    (void)partition;
     if (lane && lane->runs && lane->name.pattern == pattern)
-        lane_wake(lane);
+        lane_wake(lane, partition);
 }
 
 static void on_store_up(void *arg)
@@ -122,6 +121,7 @@ static void on_store_up(void *arg)
     worker->store_up = worker->was_up = true;
     health_set_server(worker->health, "postgres", true, "");
     links_changed(worker);
+    ownership_nudge(&worker->ownership);
 }
 
 static void on_store_down(void *arg, const struct err *err)
@@ -149,7 +149,7 @@ static void leave(struct worker *worker)
 {
     for (size_t i = 0; i < worker->production->item_count && worker->queue_up; i++) {
         struct lane *lane = &worker->lanes[i];
-        if (lane->runs)
+        if (lane->runs && !lane->fifo)
             worker->queue->ops->leave(worker->queue, lane->name, worker->id, on_told, NULL);
     }
 }
@@ -175,6 +175,7 @@ static void on_drain_tick(void *arg)
     if (quiet) {
         worker->leaving = true; /* once more, after the last claim; one tick to be sent */
         leave(worker);
+        ownership_leave(&worker->ownership);
     } else if (now > worker->drain_until_us && !worker->given_up) {
         worker->given_up = true;
         for (size_t i = 0; i < worker->production->item_count; i++)
@@ -195,6 +196,8 @@ static void on_terminate(void *arg)
     worker->drain_until_us = clock_mono_us() + worker->production->worker.drain_timeout_ms * 1000;
     loop_timer_cancel(&worker->heartbeat);
     leave(worker);
+    for (size_t i = 0; i < worker->production->item_count; i++)
+        lane_disown(&worker->lanes[i]);
     lane_fetch_next(worker);
     loop_timer_set(&worker->drain_timer, 0);
 }
@@ -352,7 +355,10 @@ int worker_init(struct worker *worker, const struct production *production, cons
     loop_watch_signal(&worker->sighup, worker->loop, SIGHUP, on_hangup, worker);
     connect_links(worker);
     settler_init(&worker->settler, worker->loop, worker->store);
-    if (open_lanes(worker, items, err) || listen_http(worker, err))
+    if (open_lanes(worker, items, err))
+        return -1;
+    ownership_init(&worker->ownership, worker);
+    if (listen_http(worker, err))
         return -1;
     if (production->worker.insecure)
         health_warn_insecure(worker->health, "worker.listen");
@@ -380,6 +386,8 @@ void worker_done(struct worker *worker)
     for (size_t i = 0; worker->lanes && i < worker->production->item_count; i++)
         lane_done(&worker->lanes[i]);
     settler_done(&worker->settler);
+    if (worker->ownership.worker)
+        ownership_done(&worker->ownership);
     http_server_free(worker->http);
     offload_free(worker->env.handler.offload);
     http_client_free(worker->env.handler.http);

@@ -8,6 +8,7 @@
 #include "offload.h"
 #include "ops/health.h"
 #include "ops/metrics.h"
+#include "ownership.h"
 #include "settler.h"
 #include "store/reconciler.h"
 
@@ -28,6 +29,7 @@ struct worker {
     struct http_server *http;
     struct lane *lanes; /* one for each item of the production */
     struct settler settler;
+    struct ownership ownership;
     struct loop_timer heartbeat, drain_timer;
     struct loop_watch sigterm, sigint, sighup;
     bool draining, given_up, leaving;

@@ -154,7 +154,7 @@ START_TEST(claims_no_more_than_free_slots)
     struct fake_queue_call *call = claim_of("Slow");
     ck_assert_uint_eq(call->count, 2); /* concurrency */
     fake_queue_answer_claim(call, ids, 2);
-    lane_wake(lane("Slow"));
+    lane_wake(lane("Slow"), 0);
     run_loop_turns(worker.loop);
     ck_assert_ptr_null(fake_queue_find(&queue, FAKE_QUEUE_CLAIM));
     struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
@@ -162,7 +162,7 @@ START_TEST(claims_no_more_than_free_slots)
         look_up->claims[i] =
             (struct store_claim){.id = ids[i], .known = true, .run = 1, .attempt = 1};
     fake_store_answer(look_up, &fake_ok);
-    lane_wake(lane("Slow"));
+    lane_wake(lane("Slow"), 0);
     run_loop_turns(worker.loop);
     ck_assert_uint_eq(lane("Slow")->running_count, 2);
     ck_assert_ptr_null(fake_queue_find(&queue, FAKE_QUEUE_CLAIM));
@@ -441,7 +441,7 @@ START_TEST(nothing_is_claimed_while_a_link_is_down)
     struct lane *slow = lane("Slow");
     worker.store_up = false;
     lane_links_changed(slow);
-    lane_wake(slow);
+    lane_wake(slow, 0);
     run_loop_turns(worker.loop);
     ck_assert_ptr_null(fake_queue_find(&queue, FAKE_QUEUE_CLAIM));
 }

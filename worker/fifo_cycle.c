@@ -1,0 +1,428 @@
+/* How claims come into a fifo lane: one cycle at a time, over all of its partitions that have something.
+ *
+ *            woken, more there                  all answered                    nothing earlier is missing
+ *   RESTING ───────────────────▶ CLAIMING ─────────────────▶ LOOKING ─────────────────────────────────────▶ RESTING
+ *      ▲                            │ nothing came              │ some are                                     ▲
+ *      └────────────────────────────┘                           ▼                                              │
+ *                                                            FETCHING ──rows──▶ PULLING ──claims──▶ LINING_UP ─┘
+ *
+ * CLAIMING is one call for each partition: what other owners left (inherit) before what is new (claim). LOOKING looks the claims up and, side
+ * by side, asks the store which unfinished messages come before them: order is seq, not the place in the stream, which a
+ * rebuild or a late enqueue changes. What is missing is pulled out of turn; until then the partition's gate keeps later ones
+ * from running. */
+#include "lane_fifo.h"
+
+#include "base/bug.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "base/state.h"
+#include "worker.h"
+
+#include <stdlib.h>
+
+#define HELD_MAX 1024u /* claims in hand of one lane, in all states */
+#define PARTS_MAX 64u  /* in one cycle */
+#define REST_US 500000 /* after a call that failed */
+
+enum { RESTING, CLAIMING, LOOKING, FETCHING, PULLING, LINING_UP, STATE_COUNT };
+static const char *const state_words[] = {"resting",  "claiming", "looking",
+                                          "fetching", "pulling",  "lining_up"};
+static const uint32_t state_moves[] = {
+    [RESTING] = STATE_BIT(CLAIMING),
+    [CLAIMING] = STATE_BIT(RESTING) | STATE_BIT(LOOKING),
+    [LOOKING] = STATE_BIT(RESTING) | STATE_BIT(FETCHING),
+    [FETCHING] = STATE_BIT(RESTING) | STATE_BIT(PULLING),
+    [PULLING] = STATE_BIT(RESTING) | STATE_BIT(LINING_UP),
+    [LINING_UP] = STATE_BIT(RESTING),
+};
+static const struct state_table states = {"fifo", state_words, state_moves, STATE_COUNT};
+
+/* One partition in the cycle. */
+struct cycle_part {
+    struct fifo_cycle *cycle;
+    struct lane_part *part;
+    size_t asked;
+    bool inherits;
+    bool looks;        /* the store is asked for earlier ones */
+    size_t pull_count; /* of its missing ones, in cycle->pulled */
+};
+
+struct fifo_cycle {
+    struct lane *lane;
+    unsigned calls; /* under way */
+    bool failed;    /* one of them did */
+    size_t part_count, claim_count, before_count, missing_count;
+    struct cycle_part parts[PARTS_MAX];
+    struct claim *claims[QUEUE_BATCH_MAX];
+    struct store_before before[PARTS_MAX];
+    struct uuid missing[QUEUE_BATCH_MAX];
+    struct arena arena; /* what pulled entries borrow */
+    struct queue_entry pulled[QUEUE_BATCH_MAX];
+};
+
+static void move_to(struct fifo_cycle *cycle, unsigned state)
+{
+    state_move(&states, &cycle->lane->fifo->state, state);
+}
+
+void fifo_cycle_free(struct fifo_cycle *cycle)
+{
+    if (!cycle)
+        return;
+    arena_done(&cycle->arena);
+    free(cycle);
+}
+
+static void rest(struct fifo_cycle *cycle)
+{
+    struct lane *lane = cycle->lane;
+    move_to(cycle, RESTING);
+    lane->fifo->cycle = NULL;
+    if (cycle->failed)
+        lane->not_before_us = clock_mono_us() + REST_US;
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct lane_part *part = cycle->parts[i].part;
+        part->in_cycle--;
+        lane_part_settle(part);
+    }
+    fifo_cycle_free(cycle);
+    lane_pump(lane);
+}
+
+/* New claims of a partition; what it holds already stays as it is. */
+static void take(struct cycle_part *at, struct queue_claimed *claimed)
+{
+    struct fifo_cycle *cycle = at->cycle;
+    struct lane_part *part = at->part;
+    for (size_t i = 0; i < claimed->count; i++) {
+        struct queue_entry *entry = &claimed->entries[i];
+        struct claim *held = NULL;
+        HASH_FIND(by_id, part->by_id, &entry->id, sizeof(entry->id), held);
+        if (held) /* brought once more after a loss: that entry is the one to finish */
+            memcpy(held->entry->entry_id, entry->entry_id, sizeof(entry->entry_id));
+        else if (cycle->claim_count < QUEUE_BATCH_MAX)
+            cycle->claims[cycle->claim_count++] = lane_part_claim(part, claimed, entry);
+        else
+            part->inheriting = true; /* it stays in our name: the next cycle finds it */
+    }
+}
+
+/* ---- LINING_UP ---- */
+
+/* Everything that was missing and is not known to be still missing is in hand: gates open. */
+static void open_gates(struct fifo_cycle *cycle)
+{
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct cycle_part *at = &cycle->parts[i];
+        if (at->looks && !at->part->look_back)
+            lane_part_gate(at->part, INT64_MAX);
+    }
+}
+
+static void on_pulled_looked_up(struct lane *lane, size_t count)
+{
+    (void)count;
+    open_gates(lane->fifo->cycle);
+    rest(lane->fifo->cycle);
+}
+
+static void line_up_pulled(struct fifo_cycle *cycle)
+{
+    if (cycle->claim_count == 0) {
+        open_gates(cycle);
+        rest(cycle);
+        return;
+    }
+    move_to(cycle, LINING_UP);
+    lane_look_up(cycle->lane, cycle->claims, cycle->claim_count, on_pulled_looked_up);
+}
+
+/* ---- PULLING ---- */
+
+static void on_pulled(void *arg, const struct err *err, struct queue_claimed *claimed)
+{
+    struct cycle_part *at = arg;
+    struct fifo_cycle *cycle = at->cycle;
+    if (err->code == ERR_NONE) {
+        take(at, claimed);
+        queue_claimed_unref(claimed);
+    } else {
+        at->part->look_back = cycle->failed = true;
+    }
+    if (--cycle->calls == 0)
+        line_up_pulled(cycle);
+}
+
+static void pull(struct fifo_cycle *cycle)
+{
+    struct worker *worker = cycle->lane->worker;
+    size_t from = 0;
+    cycle->claim_count = 0; /* those of CLAIMING are in their lines */
+    move_to(cycle, PULLING);
+    cycle->calls = 1; /* our own */
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct cycle_part *at = &cycle->parts[i];
+        if (at->pull_count == 0)
+            continue;
+        cycle->calls++;
+        worker->queue->ops->pull(worker->queue, queue_name_of(cycle->lane->item, at->part->number),
+                                 worker->id, &cycle->pulled[from], at->pull_count, on_pulled, at);
+        from += at->pull_count;
+    }
+    if (--cycle->calls == 0)
+        line_up_pulled(cycle);
+}
+
+/* ---- FETCHING ---- */
+
+static void add_pulled(struct fifo_cycle *cycle, size_t at, const struct store_message *row)
+{
+    struct slice body = arena_copy(&cycle->arena, body_slice(row->body));
+    cycle->pulled[at] = (struct queue_entry){.id = row->id,
+                                             .at_ms = row->received_us / 1000,
+                                             .priority = row->priority,
+                                             .key = arena_copy(&cycle->arena, row->ordering_key),
+                                             .meta = arena_copy(&cycle->arena, row->meta),
+                                             .body = body_of(body.ptr, body.len)};
+}
+
+static void on_fetched(void *arg, const struct err *err, const struct store_unfinished *rows,
+                       size_t count)
+{
+    struct fifo_cycle *cycle = arg;
+    size_t total = 0;
+    cycle->failed |= err->code != ERR_NONE;
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct cycle_part *at = &cycle->parts[i];
+        at->part->look_back |= at->looks && err->code != ERR_NONE;
+        for (size_t j = 0; err->code == ERR_NONE && j < count; j++) {
+            const struct store_message *row = &rows[j].message;
+            if (row->partition != (int)at->part->number || total == QUEUE_BATCH_MAX)
+                continue;
+            if (row->body.len == 0 && rows[j].body_len > 0 &&
+                rows[j].body_len <= MESSAGE_INLINE_MAX) {
+                at->part->look_back = true; /* left out of an answer that grew too large */
+                continue;
+            }
+            add_pulled(cycle, total++, row);
+            at->pull_count++;
+        }
+    }
+    if (err->code != ERR_NONE)
+        rest(cycle);
+    else
+        pull(cycle);
+}
+
+static void fetch(struct fifo_cycle *cycle)
+{
+    struct store *store = cycle->lane->worker->store;
+    move_to(cycle, FETCHING);
+    store->ops->fetch(store, cycle->missing, cycle->missing_count, on_fetched, cycle);
+}
+
+/* ---- LOOKING ---- */
+
+static void end_call(struct fifo_cycle *cycle)
+{
+    if (--cycle->calls > 0)
+        return;
+    if (cycle->missing_count) {
+        fetch(cycle);
+    } else {
+        open_gates(cycle);
+        rest(cycle);
+    }
+}
+
+static void on_looked_up(struct lane *lane, size_t count)
+{
+    (void)count;
+    end_call(lane->fifo->cycle);
+}
+
+/* Notes a message before which nothing later of its partition may run. */
+static void note_earlier(struct fifo_cycle *cycle, struct cycle_part *at,
+                         const struct store_earlier *row, bool *shut)
+{
+    struct claim *held = NULL;
+    HASH_FIND(by_id, at->part->by_id, &row->id, sizeof(row->id), held);
+    if (held && held->state != CLAIM_RETURNING)
+        return;
+    if (!*shut)
+        lane_part_gate(at->part, row->seq);
+    *shut = true;
+    if (held || cycle->missing_count == QUEUE_BATCH_MAX)
+        at->part->look_back = true;
+    else
+        cycle->missing[cycle->missing_count++] = row->id;
+}
+
+static void on_earlier(void *arg, const struct err *err, const struct store_earlier *rows,
+                       size_t count, bool full)
+{
+    struct fifo_cycle *cycle = arg;
+    cycle->failed |= err->code != ERR_NONE;
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct cycle_part *at = &cycle->parts[i];
+        bool shut = false;
+        if (!at->looks)
+            continue;
+        at->part->look_back = err->code != ERR_NONE;
+        for (size_t j = 0; err->code == ERR_NONE && j < count; j++) {
+            if (rows[j].partition == at->part->number)
+                note_earlier(cycle, at, &rows[j], &shut);
+        }
+        if (err->code == ERR_NONE && full) { /* how it goes on is not known yet */
+            at->part->look_back = true;
+            if (!shut)
+                lane_part_gate(at->part, rows[count - 1].seq + 1);
+        }
+    }
+    end_call(cycle);
+}
+
+/* All up to here has ended: what is in hand and has no end yet comes after it. */
+static int64_t ended_up_to(const struct lane_part *part)
+{
+    const struct claim *claim;
+    TAILQ_FOREACH(claim, &part->claims, in_part)
+    {
+        if (claim->seq && claim->state != CLAIM_PUBLISHING)
+            return claim->seq - 1 < part->high_seq ? claim->seq - 1 : part->high_seq;
+    }
+    return part->high_seq;
+}
+
+/* New ones wait for the answer; those that are known already had theirs. */
+static void look_back(struct fifo_cycle *cycle)
+{
+    struct lane *lane = cycle->lane;
+    struct store *store = lane->worker->store;
+    size_t limit = QUEUE_BATCH_MAX;
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct lane_part *part = cycle->parts[i].part;
+        if (!cycle->parts[i].looks)
+            continue;
+        cycle->before[cycle->before_count++] = (struct store_before){
+            .partition = part->number, .after_seq = ended_up_to(part), .upto_seq = INT64_MAX};
+        if (part->high_seq + 1 < part->gate_seq)
+            part->gate_seq = part->high_seq + 1;
+        limit += part->held;
+    }
+    if (cycle->before_count == 0)
+        return;
+    cycle->calls++;
+    store->ops->earlier(store, lane->item->id, lane->name.pattern, cycle->before,
+                        cycle->before_count, limit < STORE_LOOK_MAX ? limit : STORE_LOOK_MAX,
+                        on_earlier, cycle);
+}
+
+static void look(struct fifo_cycle *cycle)
+{
+    move_to(cycle, LOOKING);
+    cycle->calls = 1; /* our own */
+    look_back(cycle);
+    if (cycle->claim_count) {
+        cycle->calls++;
+        lane_look_up(cycle->lane, cycle->claims, cycle->claim_count, on_looked_up);
+    }
+    end_call(cycle);
+}
+
+/* ---- CLAIMING ---- */
+
+/* Messages without rows have no seq: their order is the stream's. */
+static bool is_logged(const struct lane *lane)
+{
+    return lane->item->persistence.wal_enabled;
+}
+
+static void on_claimed(void *arg, const struct err *err, struct queue_claimed *claimed)
+{
+    struct cycle_part *at = arg;
+    struct fifo_cycle *cycle = at->cycle;
+    struct lane_part *part = at->part;
+    size_t came = 0;
+    if (err->code == ERR_NONE) {
+        came = claimed->count;
+        take(at, claimed);
+        queue_claimed_unref(claimed);
+        part->woken |= came == at->asked || at->inherits;
+        if (at->inherits && came < at->asked)
+            part->inheriting = false;
+    } else {
+        part->inheriting = cycle->failed = true; /* claims may be ours whose answer was lost */
+    }
+    at->looks = (came || part->look_back) && is_logged(cycle->lane) && !part->lost;
+    if (--cycle->calls > 0)
+        return;
+    bool looks = cycle->claim_count > 0;
+    for (size_t i = 0; i < cycle->part_count; i++)
+        looks |= cycle->parts[i].looks;
+    if (looks)
+        look(cycle);
+    else
+        rest(cycle);
+}
+
+static bool has_something(const struct lane_part *part)
+{
+    return !part->lost && !part->leaving && (part->woken || part->inheriting || part->look_back);
+}
+
+/* The partitions of the next cycle, those longest not claimed from first. Without room, those that wait for an earlier one: what is in
+ * hand may wait for it too. */
+static void choose(struct fifo_cycle *cycle, size_t room)
+{
+    struct lane_fifo *fifo = cycle->lane->fifo;
+    struct lane_part *part, *next, *last = TAILQ_LAST(&fifo->parts, part_list);
+    for (part = TAILQ_FIRST(&fifo->parts); part; part = next) {
+        next = part == last ? NULL : TAILQ_NEXT(part, link);
+        if (!has_something(part) || (room == 0 && !part->look_back))
+            continue;
+        if (cycle->part_count == PARTS_MAX || (room && cycle->part_count == room))
+            break;
+        cycle->parts[cycle->part_count++] = (struct cycle_part){.cycle = cycle, .part = part};
+        part->in_cycle++;
+        TAILQ_REMOVE(&fifo->parts, part, link);
+        TAILQ_INSERT_TAIL(&fifo->parts, part, link);
+    }
+}
+
+static void claim_from(struct cycle_part *at, size_t max)
+{
+    struct worker *worker = at->part->lane->worker;
+    struct queue_name name = queue_name_of(at->part->lane->item, at->part->number);
+    at->asked = max;
+    at->inherits = at->part->inheriting;
+    at->part->woken = false;
+    if (at->inherits)
+        worker->queue->ops->inherit(worker->queue, name, worker->id, max, on_claimed, at);
+    else
+        worker->queue->ops->claim(worker->queue, name, worker->id, max, true, on_claimed, at);
+}
+
+void lane_fifo_pump(struct lane *lane)
+{
+    struct lane_fifo *fifo = lane->fifo;
+    size_t room = lane->held < HELD_MAX ? HELD_MAX - lane->held : 0;
+    if (!TAILQ_EMPTY(&fifo->runnable))
+        loop_task_set(&fifo->turn); /* a slot may be free */
+    if (fifo->state != RESTING || !lane_may_claim(lane) || clock_mono_us() < lane->not_before_us)
+        return;
+    room = room < QUEUE_BATCH_MAX ? room : QUEUE_BATCH_MAX;
+    struct fifo_cycle *cycle = mem_alloc(sizeof(*cycle));
+    cycle->lane = lane;
+    arena_init(&cycle->arena);
+    choose(cycle, room);
+    if (cycle->part_count == 0) {
+        free(cycle);
+        return;
+    }
+    fifo->cycle = cycle;
+    move_to(cycle, CLAIMING);
+    cycle->calls = (unsigned)cycle->part_count;
+    for (size_t i = 0; i < cycle->part_count; i++)
+        claim_from(&cycle->parts[i], room / cycle->part_count);
+}

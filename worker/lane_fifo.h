@@ -1,0 +1,69 @@
+/* Inside of a fifo lane: partitions that this worker owns, and the line of each ordering key. */
+#ifndef HIE_LANE_FIFO_H
+#define HIE_LANE_FIFO_H
+
+#include "lane_parts.h"
+
+TAILQ_HEAD(claim_line, claim);
+
+/* Messages of one ordering key, one after the other. Of a fair item's messages without a key each has a line of its own. */
+struct lane_key {
+    struct lane_part *part;
+    UT_hash_handle hh;                 /* in part->named; not of one without a name */
+    TAILQ_ENTRY(lane_key) in_part;     /* in part->keys */
+    TAILQ_ENTRY(lane_key) in_runnable; /* in fifo->runnable */
+    struct claim_line line;            /* READY, by seq */
+    struct claim *busy; /* the one that runs, or whose commit or backoff is waited for */
+    bool is_runnable;
+    bool no_name;
+    size_t len;
+    char name[];
+};
+
+/* A partition under one lease. Once lost it only waits for the end of what it still has in hand. */
+struct lane_part {
+    TAILQ_ENTRY(lane_part) link; /* in fifo->parts */
+    struct lane *lane;
+    unsigned number;
+    int64_t token;
+    bool lost;         /* another owns it, or nobody */
+    bool leaving;      /* given up as soon as nothing of it is in hand */
+    bool disowning;    /* the store is being told */
+    unsigned in_cycle; /* who borrows it just now: it is not freed */
+    bool woken;        /* there is something to claim, or may be */
+    bool inheriting;   /* what its owners before claimed is not all taken yet */
+    bool look_back;    /* the store is to be asked for earlier ones, though nothing was claimed */
+    int64_t high_seq;  /* of all that it had in hand; all up to here is in hand or has ended */
+    int64_t gate_seq;  /* from here on none runs: an earlier one may be missing. INT64_MAX: open */
+    struct claim_line claims; /* all in hand, by seq once it is known */
+    size_t held;
+    struct claim *by_id;
+    TAILQ_HEAD(, lane_key) keys;
+    struct lane_key *named;
+};
+
+struct fifo_cycle;
+
+struct lane_fifo {
+    unsigned state;                         /* of the cycle */
+    TAILQ_HEAD(part_list, lane_part) parts; /* the one to be claimed from next first */
+    TAILQ_HEAD(, lane_key) runnable; /* whose head may run, in the order in which it became so */
+    struct loop_task turn;           /* runs what may run */
+    struct fifo_cycle *cycle;        /* NULL while RESTING */
+    bool leaving;                    /* all partitions are given up, no more are taken */
+};
+
+/* fifo_cycle.c */
+void fifo_cycle_free(struct fifo_cycle *cycle); /* NULL: nothing */
+
+/* lane_fifo.c */
+struct lane_part *lane_part_find(struct lane *lane, unsigned number);
+/* The gate moves to `seq`: what stands before it may run. */
+void lane_part_gate(struct lane_part *part, int64_t seq);
+/* A new claim of this part. */
+struct claim *lane_part_claim(struct lane_part *part, struct queue_claimed *claimed,
+                              struct queue_entry *entry);
+/* Frees it where nothing needs it any more; tells the store where it is left on purpose. */
+void lane_part_settle(struct lane_part *part);
+
+#endif

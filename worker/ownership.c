@@ -1,0 +1,92 @@
+#include "ownership.h"
+
+#include "base/mem.h"
+#include "lane.h"
+#include "worker.h"
+
+#include <stdlib.h>
+
+#define LEASE_MS 6000
+#define RENEW_MS 1000
+
+/* What is owned of one lane's partitions. */
+static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t count)
+{
+    struct store_owned *own = mem_array(count, sizeof(*own));
+    size_t own_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (owned[i].pattern == lane->name.pattern && strcmp(owned[i].item, lane->item->id) == 0)
+            own[own_count++] = owned[i];
+    }
+    lane_own(lane, own, own_count);
+    free(own);
+}
+
+static void on_owned(void *arg, const struct err *err, const struct store_owned *owned,
+                     size_t count)
+{
+    struct ownership *ownership = arg;
+    struct worker *worker = ownership->worker;
+    ownership->asking = false;
+    for (size_t i = 0; err->code == ERR_NONE && i < worker->production->item_count; i++)
+        tell_lane(&worker->lanes[i], owned, count);
+}
+
+static void ask(void *arg)
+{
+    struct ownership *ownership = arg;
+    struct worker *worker = ownership->worker;
+    if (ownership->share_count == 0 || worker->draining)
+        return;
+    loop_timer_set(&ownership->timer, RENEW_MS);
+    if (ownership->asking || !worker->store_up)
+        return;
+    ownership->asking = true;
+    worker->store->ops->own(worker->store, worker->id, ownership->shares, ownership->share_count,
+                            LEASE_MS, on_owned, ownership);
+}
+
+static bool has_share(const struct lane *lane)
+{
+    return lane->runs && lane->item->queue_type == QUEUE_FIFO;
+}
+
+void ownership_init(struct ownership *ownership, struct worker *worker)
+{
+    size_t items = worker->production->item_count;
+    *ownership = (struct ownership){.worker = worker};
+    ownership->shares = mem_array(items, sizeof(*ownership->shares));
+    for (size_t i = 0; i < items; i++) {
+        const struct lane *lane = &worker->lanes[i];
+        if (has_share(lane))
+            ownership->shares[ownership->share_count++] =
+                (struct store_share){.item = lane->item->id,
+                                     .pattern = lane->name.pattern,
+                                     .partitions = (unsigned)lane->item->partitions};
+    }
+    loop_timer_init(&ownership->timer, worker->loop, ask, ownership);
+}
+
+void ownership_done(struct ownership *ownership)
+{
+    loop_timer_done(&ownership->timer);
+    free(ownership->shares);
+}
+
+void ownership_nudge(struct ownership *ownership)
+{
+    loop_timer_set(&ownership->timer, 0);
+}
+
+static void on_left(void *arg, const struct err *err)
+{
+    (void)arg;
+    (void)err; /* what was not given up lapses */
+}
+
+void ownership_leave(struct ownership *ownership)
+{
+    struct worker *worker = ownership->worker;
+    if (ownership->share_count && worker->store_up)
+        worker->store->ops->disown(worker->store, worker->id, NULL, 0, on_left, NULL);
+}

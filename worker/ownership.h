@@ -1,0 +1,28 @@
+/* Which partitions of fifo items this worker owns: it tells the store that it lives, and hears what is its share by now, once a second.
+ * Leases are the store's: a worker that was silent for longer than LEASE_MS lost them, whatever it believes. */
+#ifndef HIE_OWNERSHIP_H
+#define HIE_OWNERSHIP_H
+
+#include "link/loop.h"
+#include "store/store.h"
+
+#include <stdbool.h>
+
+struct worker;
+
+struct ownership {
+    struct worker *worker;
+    struct store_share *shares; /* owned: one for each fifo lane that runs */
+    size_t share_count;
+    struct loop_timer timer;
+    bool asking;
+};
+
+void ownership_init(struct ownership *ownership, struct worker *worker);
+void ownership_done(struct ownership *ownership);
+/* The store is back, or there are other lanes: asks at once. */
+void ownership_nudge(struct ownership *ownership);
+/* Tells the store that this worker leaves. */
+void ownership_leave(struct ownership *ownership);
+
+#endif
