@@ -91,11 +91,11 @@ START_TEST(store_and_load)
         const char *path, *text;
     } expected[] = {{"id", "Router"},
                     {"enabled", "false"},
-                    {"queue_type", "unordered"},
+                    {"queue_type", "fifo"},
                     {"concurrency", "1"},
-                    {"persistence.mode", "wal_and_store"},
-                    {"persistence.batch_size", "100"},
-                    {"blocking.max_wait_time", "30000"},
+                    {"persistence.mode", "wal_only"},
+                    {"persistence.batch_size", "50"},
+                    {"blocking.max_wait_time", "1000"},
                     {"ordering_key", "PID-3[2].1"}};
     for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
         const struct option *option = option_find(SCOPE_ITEM, slice_text(expected[i].path));
