@@ -115,8 +115,7 @@ struct production {
     } worker;
     struct item *items;
     size_t item_count;
-    int64_t
-        version; /* of the fleet's published production; 0: not published. Set by whoever applies a published one */
+    int64_t version; /* as published for the fleet; 0: not published. Set by who applies it */
     char hash[PRODUCTION_HASH_SIZE]; /* of the text it was parsed from */
     struct item_entry *by_id;        /* for production_find */
     struct arena arena; /* owns all of the above, but for what item_settings_done frees */
@@ -162,7 +161,7 @@ void production_restart_keys(const struct production *running, const struct prod
 /* ---- an item's settings in force (model/settings.c) ---- */
 
 /* One setting: `section` is "" or the keys around it, "retry", "priority.values", "settings"; `key` its YAML name. What is no text is
- * `true`, `false` or a decimal number, so JSON as it stands. A text may have come from an environment variable: any bytes. */
+ * `true`, `false` or a decimal number: JSON as it stands. A text may have come from an environment variable: any bytes. */
 typedef void item_setting(void *arg, const char *section, const char *key, struct slice value,
                           bool is_text);
 /* Calls `each` in the order of the reference. Left out: what is a secret or not set, and lists and templates of the class's

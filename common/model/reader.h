@@ -85,7 +85,7 @@ enum option_scope item_class_scope(const struct item_class *class);
 /* ---- option_read and option_check functions, by the file that has them ---- */
 option_read listeners_read, items_read;                                     /* production.c */
 option_check item_id_check, key_prefix_check, one_value_check;              /* item.c */
-option_read priority_values_read;
+option_read priority_values_read;                                           /* item.c */
 option_read rules_read, rule_when_read, rule_to_read, routing_default_read; /* routing.c */
 option_read headers_read, retry_on_read, file_name_read;                    /* senders.c */
 
