@@ -26,8 +26,8 @@ struct reader {
     struct arena *scratch; /* the tree and what is needed until the end of the load */
     struct item *item;     /* whose settings are being read */
     STAILQ_HEAD(reference_list, reference) references;
-    size_t replaced_bytes; /* of all values with environment variables in them */
-    size_t pattern_bytes;  /* of all compiled regular expressions */
+    size_t replaced_bytes;              /* of all values with environment variables in them */
+    size_t pattern_bytes;               /* of all compiled regular expressions */
     bool variable_reported[OPTION_MAX]; /* by option: its variable's bad value was said already */
 };
 
