@@ -23,6 +23,11 @@ static const struct {
     [CLASS_ECHO] = {SCOPE_ECHO, sizeof(struct echo_settings)},
 };
 
+enum option_scope item_class_scope(const struct item_class *class)
+{
+    return settings_of[class->id].scope;
+}
+
 /* Named by the specification or the contract, not yet built. */
 static const char *const classes_to_come[] = {
     "HL7Service", "HL7TransformService", "PDSLookupService", "RESTAPIGateway",
@@ -76,7 +81,7 @@ void item_class_read(struct reader *reader, const struct yaml_node *map)
         report_kind(reader, "settings", settings, "a mapping");
         return;
     }
-    object_read(reader, &object, settings_of[id].scope, item->settings, settings,
+    object_read(reader, &object, item_class_scope(item->class), item->settings, settings,
                 settings ? settings->key_line : item->line);
     switch (id) {
     case CLASS_HL7_ROUTING_ENGINE:

@@ -6,8 +6,7 @@
 
 bool item_is_sync(const struct item *item)
 {
-    return item->messaging_pattern == PATTERN_SYNC_RELIABLE ||
-           item->messaging_pattern == PATTERN_CONCURRENT_SYNC;
+    return item->blocking.enabled;
 }
 
 bool item_is_fair(const struct item *item)

@@ -21,6 +21,18 @@ const struct option *option_find(enum option_scope scope, struct slice path)
     return NULL;
 }
 
+bool option_restarts(const struct option *option)
+{
+    const char *dot = strrchr(option->path, '.');
+    if (option->restart)
+        return true;
+    if (dot)
+        return option_restarts(
+            option_find(option->scope, slice_of(option->path, (size_t)(dot - option->path))));
+    return option->scope == SCOPE_LISTENER &&
+           option_restarts(option_find(SCOPE_FILE, SLICE_LITERAL("dispatcher.mllp")));
+}
+
 const char *option_scope_words(enum option_scope scope)
 {
     static const char *const words[SCOPE_COUNT] = {
@@ -54,16 +66,11 @@ static void print_size(int64_t bytes, struct buffer *out)
     buffer_printf(out, "%" PRId64 "%s", bytes, units[unit]);
 }
 
-static void print_words(const char *const *words, uint32_t chosen, struct buffer *out)
+static void print_words(const char *const *words, struct buffer *out)
 {
-    unsigned left = 0;
-    for (unsigned i = 0; words[i]; i++)
-        left += (chosen >> i) & 1;
     for (unsigned i = 0; words[i]; i++) {
-        if (!((chosen >> i) & 1))
-            continue;
-        left--;
-        buffer_printf(out, "%s%s", words[i], left > 1 ? ", " : left == 1 ? " or " : "");
+        const char *before = i == 0 ? "" : words[i + 1] ? ", " : " or ";
+        buffer_printf(out, "%s%s", before, words[i]);
     }
 }
 
@@ -187,7 +194,7 @@ static int parse_word(const struct option *option, struct slice text, int64_t *r
     }
     struct buffer all;
     buffer_init(&all, 1024);
-    print_words(option->words, UINT32_MAX, &all);
+    print_words(option->words, &all);
     err_set(err, ERR_CONFIG, "expected %.*s%s", (int)all.len, all.data,
             did_you_mean(nearest_word(text, option->words)).text);
     buffer_done(&all);
@@ -286,40 +293,20 @@ struct option_value option_load(const struct option *option, const void *base)
     return (struct option_value){.number = *(const int64_t *)at};
 }
 
-bool option_built(const struct option *option, const struct option_value *value)
-{
-    struct option_value fallback;
-    struct err err;
-    if (option->fallback_only &&
-        option_parse(option, slice_text(option->fallback), true, &fallback, &err) == 0)
-        return option_equal(option, value, &fallback);
-    return !option->built || ((option->built >> value->number) & 1);
-}
-
 /* ---- printing ---- */
-
-static const char *const bool_words[] = {"false", "true", NULL};
 
 void option_print(const struct option *option, const struct option_value *value, struct buffer *out)
 {
     if (option_is_text(option))
         buffer_append(out, value->text.ptr, value->text.len);
     else if (option->type == OPTION_BOOL)
-        buffer_append_text(out, bool_words[value->number != 0]);
+        buffer_append_text(out, value->number ? "true" : "false");
     else if (option->type == OPTION_WORD)
         buffer_append_text(out, option->words[value->number]);
     else if (option->type == OPTION_SIZE)
         print_size(value->number, out);
     else
         buffer_printf(out, "%" PRId64, value->number);
-}
-
-void option_print_built(const struct option *option, struct buffer *out)
-{
-    if (option->fallback_only)
-        buffer_append_text(out, option->fallback);
-    else
-        print_words(option->type == OPTION_BOOL ? bool_words : option->words, option->built, out);
 }
 
 static void print_type(const struct option *option, struct buffer *out)
@@ -337,7 +324,7 @@ static void print_type(const struct option *option, struct buffer *out)
     if (option->type == OPTION_CUSTOM)
         buffer_append_text(out, option->shape);
     else if (option->words)
-        print_words(option->words, UINT32_MAX, out);
+        print_words(option->words, out);
     else
         buffer_append_text(out, types[option->type]);
     if (option->type == OPTION_INT || option->type == OPTION_DURATION)
@@ -369,14 +356,6 @@ void option_print_row(const struct option *option, struct buffer *out)
         buffer_printf(out, ", or $%s", option->environment);
     if (option->override)
         buffer_printf(out, "; $%s wins", option->override);
-    buffer_printf(out, " | %s | ", option->reloads ? "yes" : "no");
-    if (option->unbuilt)
-        buffer_append_text(out, "not yet");
-    else if (option->built || option->fallback_only) {
-        buffer_append_text(out, "only ");
-        option_print_built(option, out);
-    } else {
-        buffer_append_text(out, "yes");
-    }
-    buffer_printf(out, " | %s |\n", option->description);
+    buffer_printf(out, " | %s | %s | %s |\n", option_restarts(option) ? "no" : "yes",
+                  option->unbuilt ? "not yet" : "yes", option->description);
 }

@@ -1,8 +1,7 @@
 /* The one table of everything a production file may say. It drives reading, defaults, printing, and
  * the checks that schemas/production.md and schemas/production.schema.json say the same. What
- * exists in the contract and is not built yet is marked here and nowhere else (`built`, `unbuilt`,
- * `fallback_only`).
- */
+ * exists in the contract and is not built yet is marked here and nowhere else (`unbuilt`), and so is
+ * what a reload leaves alone (`restart`). */
 #ifndef HIE_MODEL_OPTION_H
 #define HIE_MODEL_OPTION_H
 
@@ -58,14 +57,12 @@ struct option {
     const char *fallback; /* the default as a file would write it; NULL: none, or see note */
     const char *note;     /* the default in words where other keys decide it */
     const char *const
-        *words;         /* NULL-terminated; of OPTION_WORD, or all that an OPTION_TEXT may be */
-    uint32_t built;     /* bit n: value n of a word (or false, true) works; 0: all do */
-    bool unbuilt;       /* the key as a whole is not yet supported */
-    bool fallback_only; /* no other value than the fallback works */
+        *words;   /* NULL-terminated; of OPTION_WORD, or all that an OPTION_TEXT may be */
+    bool unbuilt; /* not yet supported */
     bool required;
     bool secret;      /* its value never stands in a message */
     bool is_template; /* ${…} in it is the template's own: no environment variables */
-    bool reloads;     /* a reload of the file changes it: none does yet */
+    bool restart; /* a reload leaves it, and all below it, as it was at start (option_restarts) */
     int64_t min, max;
     enum url_kind url;
     const char *override;    /* an environment variable that wins over the file */
@@ -88,6 +85,9 @@ struct option_value {
 
 /* The option of that path; of that flat name when there is none. NULL: unknown. */
 const struct option *option_find(enum option_scope scope, struct slice path);
+/* Whether a new value takes a restart: the option or a section around it says so; a listener's options do as
+ * dispatcher.mllp does. */
+bool option_restarts(const struct option *option);
 /* "an item", "settings of Echo", … */
 const char *option_scope_words(enum option_scope scope);
 
@@ -102,13 +102,9 @@ bool option_equal(const struct option *option, const struct option_value *a,
 void option_store(const struct option *option, void *base, const struct option_value *value,
                   struct arena *arena);
 struct option_value option_load(const struct option *option, const void *base);
-/* Whether the value works in this version. */
-bool option_built(const struct option *option, const struct option_value *value);
 /* Appends the value as a file would write it. */
 void option_print(const struct option *option, const struct option_value *value,
                   struct buffer *out);
-/* Appends the values that work, "unordered or lifo". */
-void option_print_built(const struct option *option, struct buffer *out);
 /* Appends the option's row of the reference table, with its newline. */
 void option_print_row(const struct option *option, struct buffer *out);
 

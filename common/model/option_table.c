@@ -1,13 +1,10 @@
 /* Owns what a production file may say: one row a key. To build something that is marked here as not
- * yet supported, change its row (`built`, `unbuilt`, `fallback_only`) and nothing else in this folder. */
+ * yet supported, or to let a reload change what takes a restart, change its row (`unbuilt`, `restart`)
+ * and nothing else in this folder. */
 #include "model/item_class.h"
 #include "model/option.h"
 #include "model/production.h"
 #include "model/reader.h"
-
-#define BIT(n) (1u << (n))
-#define TRUE_ONLY BIT(true)
-#define FALSE_ONLY BIT(false)
 
 #define KIB INT64_C(1024)
 #define MIB (1024 * KIB)
@@ -50,7 +47,7 @@ const struct option options[] = {
     {SCOPE_FILE, OPTION_TEXT, "production.name", AT(production, name), .fallback = "hie", .min = 1, .max = 128,
      .description = "Its name, for people."},
 
-    {SCOPE_FILE, OPTION_SECTION, "redis", .description = "Redis, which holds the queues."},
+    {SCOPE_FILE, OPTION_SECTION, "redis", .restart = true, .description = "Redis, which holds the queues."},
     {SCOPE_FILE, OPTION_URL, "redis.url", AT(production, redis.url), .fallback = "redis://127.0.0.1:6379/0",
      .url = URL_REDIS, .secret = true, .override = "HIE_REDIS_URL",
      .description = "Where Redis is: redis://[[user]:password@]host[:port][/database]."},
@@ -58,12 +55,12 @@ const struct option options[] = {
      .max = 64, .check = key_prefix_check,
      .description = "The first part of every key, for several fleets on one Redis."},
 
-    {SCOPE_FILE, OPTION_SECTION, "postgres", .description = "PostgreSQL, which holds the truth."},
+    {SCOPE_FILE, OPTION_SECTION, "postgres", .restart = true, .description = "PostgreSQL, which holds the truth."},
     {SCOPE_FILE, OPTION_URL, "postgres.url", AT(production, postgres.url),
      .fallback = "postgresql://hie@127.0.0.1:5432/hie", .url = URL_POSTGRES, .secret = true,
      .override = "HIE_POSTGRES_URL", .description = "Where PostgreSQL is, as a libpq connection URI."},
 
-    {SCOPE_FILE, OPTION_SECTION, "dispatcher", .description = "The dispatcher, the door for senders."},
+    {SCOPE_FILE, OPTION_SECTION, "dispatcher", .restart = true, .description = "The dispatcher, the door for senders."},
     {SCOPE_FILE, OPTION_SECTION, "dispatcher.http", .description = "Its HTTP listener."},
     {SCOPE_FILE, OPTION_ADDRESS, "dispatcher.http.listen", AT(production, dispatcher.http_listen),
      .fallback = "127.0.0.1:8080", .override = "HIE_HTTP_LISTEN",
@@ -84,7 +81,7 @@ const struct option options[] = {
     {SCOPE_FILE, OPTION_CUSTOM, "dispatcher.auth", .shape = "mapping", .note = "none", .unbuilt = true,
      .description = "Bearer tokens with roles and items."},
 
-    {SCOPE_FILE, OPTION_SECTION, "worker", .description = "The workers, which run the items."},
+    {SCOPE_FILE, OPTION_SECTION, "worker", .restart = true, .description = "The workers, which run the items."},
     {SCOPE_FILE, OPTION_ADDRESS, "worker.listen", AT(production, worker.listen), .fallback = "127.0.0.1:9090",
      .override = "HIE_WORKER_LISTEN", .description = "address:port of a worker's health checks and metrics. Port 0 takes a free one."},
     {SCOPE_FILE, OPTION_DURATION, "worker.drain_timeout", AT(production, worker.drain_timeout_ms), .fallback = "30000",
@@ -109,8 +106,8 @@ const struct option options[] = {
      .description = "The item that gets what arrives here."},
     {SCOPE_LISTENER, OPTION_SIZE, "max_frame", AT(mllp_listener, max_frame), .fallback = "16MiB", .min = KIB,
      .max = 256 * MIB, .description = "The largest message; a larger one is refused and its connection closed."},
-    {SCOPE_LISTENER, OPTION_DURATION, "duplicate_window", AT(mllp_listener, duplicate_window_ms), .fallback = "0",
-     .fallback_only = true, .max = DAY, .description = "How long a repeat (same sender, MSH-10 and body) gets the first answer again. 0: off."},
+    {SCOPE_LISTENER, OPTION_DURATION, "duplicate_window", AT(mllp_listener, duplicate_window_ms), .fallback = "300000",
+     .max = DAY, .description = "How long a repeat (same sender, MSH-10 and body) gets the first answer again. 0: off."},
     {SCOPE_LISTENER, OPTION_BOOL, "insecure", AT(mllp_listener, insecure), .fallback = "false",
      .description = "Allows an address that is not loopback without TLS."},
     {SCOPE_LISTENER, OPTION_SECTION, "tls", .unbuilt = true, .description = "TLS for this listener."},
@@ -129,25 +126,37 @@ const struct option options[] = {
     {SCOPE_ITEM, OPTION_BOOL, "enabled", AT(item, enabled), .fallback = "true",
      .description = "Whether it accepts and handles messages. A disabled item is checked all the same."},
     {SCOPE_ITEM, OPTION_WORD, "messaging_pattern", AT(item, messaging_pattern), .fallback = "async_reliable",
-     .words = messaging_pattern_words, .built = BIT(PATTERN_ASYNC_RELIABLE), .environment = "MESSAGING_PATTERN",
+     .words = messaging_pattern_words, .environment = "MESSAGING_PATTERN",
      .description = "Whether the sender waits for the result, and whether messages wait for each other."},
     {SCOPE_ITEM, OPTION_WORD, "execution_mode", AT(item, execution_mode), .fallback = "async",
-     .words = execution_mode_words, .built = BIT(MODE_ASYNC), .environment = "EXECUTION_MODE",
+     .words = execution_mode_words, .environment = "EXECUTION_MODE",
      .description = "Where a worker runs the handler: on its event loop, in child processes or in threads."},
     {SCOPE_ITEM, OPTION_INT, "concurrency", AT(item, concurrency), .fallback = "8", .min = 1, .max = 4096,
      .environment = "CONCURRENCY", .description = "Messages that one worker handles at once."},
     {SCOPE_ITEM, OPTION_WORD, "queue_type", AT(item, queue_type), .fallback = "fifo", .words = queue_type_words,
-     .built = BIT(QUEUE_UNORDERED), .environment = "QUEUE_TYPE",
-     .description = "The order in which waiting messages are handled."},
+     .environment = "QUEUE_TYPE", .description = "The order in which waiting messages are handled."},
     {SCOPE_ITEM, OPTION_INT, "queue_size", AT(item, queue_size), .fallback = "10000", .min = 1, .max = 100000000,
      .description = "Accepted and unfinished messages; when they are that many, senders are told to come back later."},
     {SCOPE_ITEM, OPTION_DURATION, "timeout", AT(item, timeout_ms), .fallback = "30000", .min = 1, .max = DAY,
      .description = "The longest time that one attempt may take."},
-    {SCOPE_ITEM, OPTION_TEXT, "ordering_key", AT(item, ordering_key), .note = "none: one key for all", .min = 1,
-     .max = 64, .check = ordering_key_check,
+    {SCOPE_ITEM, OPTION_TEXT, "ordering_key", AT(item, ordering_key), .note = "none", .min = 1, .max = 64,
+     .check = one_value_check,
      .description = "fifo: the HL7 path whose value is the key. Messages of one key stay in strict order."},
     {SCOPE_ITEM, OPTION_INT, "partitions", AT(item, partitions), .note = "16 with an ordering_key, else 1", .min = 1,
      .max = 1024, .description = "fifo: into how many queues the keys are spread, for the whole fleet."},
+
+    {SCOPE_ITEM, OPTION_SECTION, "priority", .description = "priority: what a message that comes without X-Priority gets, 9 first."},
+    {SCOPE_ITEM, OPTION_TEXT, "priority.path", AT(item, priority.path), .note = "none", .min = 1, .max = 64,
+     .check = one_value_check, .description = "The HL7 path whose value is looked up in values."},
+    {SCOPE_ITEM, OPTION_CUSTOM, "priority.values", .shape = "mapping of text to 0–9", .note = "none",
+     .read = priority_values_read, .description = "The priority by the value at path."},
+    {SCOPE_ITEM, OPTION_INT, "priority.default", AT(item, priority.fallback), .fallback = "0", .max = 9,
+     .description = "The priority of messages whose value is none of values."},
+    {SCOPE_ITEM, OPTION_DURATION, "priority.ageing", AT(item, priority.ageing_ms), .fallback = "0", .max = DAY,
+     .description = "Waiting that long counts as one level more, so that nothing starves. 0: it never does."},
+
+    {SCOPE_ITEM, OPTION_DURATION, "idempotency_window", AT(item, idempotency_window_ms), .fallback = "86400000",
+     .max = DAY, .description = "How long a repeat of an Idempotency-Key gets the first answer again. 0: the header is not minded."},
     {SCOPE_ITEM, OPTION_DURATION, "reply_ttl", AT(item, reply_ttl_ms), .note = "60000 for sync patterns, else 0",
      .max = DAY, .description = "How long the reply stays under its key in Redis. 0: it is not put there."},
 
@@ -161,29 +170,29 @@ const struct option options[] = {
 
     {SCOPE_ITEM, OPTION_SECTION, "persistence", .description = "What is kept of a message, and when."},
     {SCOPE_ITEM, OPTION_WORD, "persistence.mode", AT(item, persistence.mode), .flat = "persistence_mode",
-     .fallback = "wal_and_store", .words = persistence_mode_words, .built = BIT(PERSIST_WAL_AND_STORE),
+     .fallback = "wal_and_store", .words = persistence_mode_words,
      .description = "Sets wal_enabled and store_enabled where they are left out."},
     {SCOPE_ITEM, OPTION_BOOL, "persistence.wal_enabled", AT(item, persistence.wal_enabled), .flat = "wal_enabled",
-     .note = "by mode: true", .built = TRUE_ONLY,
+     .note = "by mode: true",
      .description = "Write a message to the write-ahead log before its sender gets an answer."},
     {SCOPE_ITEM, OPTION_BOOL, "persistence.store_enabled", AT(item, persistence.store_enabled),
-     .flat = "store_enabled", .note = "by mode: true", .built = TRUE_ONLY,
+     .flat = "store_enabled", .note = "by mode: true",
      .description = "Keep messages and replies in the message store."},
     {SCOPE_ITEM, OPTION_DURATION, "persistence.ack_timeout", AT(item, persistence.ack_timeout_ms), .fallback = "5000",
      .min = 1, .max = 10 * MINUTE, .description = "How long a sender waits for the log's commit; past it the outcome is unknown."},
     {SCOPE_ITEM, OPTION_BOOL, "persistence.batch_writes", AT(item, persistence.batch_writes), .flat = "batch_writes",
-     .fallback = "false", .built = FALSE_ONLY, .description = "Gather writes of several messages before a commit."},
+     .fallback = "false", .description = "Gather writes of several messages before a commit."},
     {SCOPE_ITEM, OPTION_INT, "persistence.batch_size", AT(item, persistence.batch_size), .flat = "batch_size",
-     .fallback = "100", .fallback_only = true, .min = 1, .max = 10000, .description = "Messages in one commit at most."},
+     .fallback = "100", .min = 1, .max = 10000, .description = "Messages in one commit at most."},
 
     {SCOPE_ITEM, OPTION_SECTION, "blocking", .description = "How senders wait in the sync patterns."},
     {SCOPE_ITEM, OPTION_BOOL, "blocking.enabled", AT(item, blocking.enabled), .flat = "blocking_enabled",
-     .fallback = "false", .built = FALSE_ONLY, .description = "Let senders wait for the result."},
+     .note = "true for sync patterns, else false", .description = "Let senders wait for the result."},
     {SCOPE_ITEM, OPTION_DURATION, "blocking.max_wait_time", AT(item, blocking.max_wait_time_ms),
-     .flat = "blocking_timeout", .fallback = "30000", .fallback_only = true, .min = 1, .max = HOUR,
+     .flat = "blocking_timeout", .fallback = "30000", .min = 1, .max = HOUR,
      .description = "The longest time that a sender waits."},
     {SCOPE_ITEM, OPTION_BOOL, "blocking.deadlock_detection", AT(item, blocking.deadlock_detection),
-     .fallback = "true", .built = TRUE_ONLY, .description = "Refuse a call that would wait for itself."},
+     .fallback = "true", .description = "Refuse a call that would wait for itself."},
     {SCOPE_ITEM, OPTION_CUSTOM, "settings", .shape = "mapping", .note = "those of the class",
      .description = "What the class needs to know."},
 

@@ -116,7 +116,8 @@ static bool override_listen(struct reader *reader, struct mllp_listener *listene
     if (!text || listener != reader->production->dispatcher.mllp)
         return false;
     if (address_check(slice_text(text), &loopback, &err))
-        diagnostics_error(reader->out, 0, "the environment variable " MLLP_VARIABLE ": %s", err.text);
+        diagnostics_error(reader->out, 0, "the environment variable " MLLP_VARIABLE ": %s",
+                          err.text);
     else
         listener->listen = arena_strdup(reader->keep, slice_text(text));
     return true;
@@ -199,6 +200,7 @@ struct production *production_parse(struct slice yaml, struct diagnostics *ret_d
     *ret_diagnostics = (struct diagnostics){0};
     struct production *production = mem_alloc(sizeof(*production));
     arena_init(&production->arena);
+    production_hash(yaml, production->hash);
     struct arena scratch;
     arena_init(&scratch);
     struct reader *reader = mem_alloc(sizeof(*reader));
@@ -218,39 +220,51 @@ struct production *production_parse(struct slice yaml, struct diagnostics *ret_d
     return ret_diagnostics->error_count ? production_free(production) : production;
 }
 
-/* 0, or -1 with errno. One byte more than allowed is enough to know. */
-static int read_file(const char *path, struct buffer *out)
+static int read_all(int fd, struct buffer *text, struct err *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return -1;
     for (;;) {
         char bytes[16384];
         ssize_t count = read(fd, bytes, sizeof(bytes));
         if (count < 0 && errno == EINTR)
             continue;
-        if (count <= 0 || !buffer_try_append(out, bytes, (size_t)count) ||
-            out->len > YAML_BYTES_MAX) {
-            int failed = count < 0 ? errno : 0;
-            close(fd);
-            errno = failed;
-            return count < 0 ? -1 : 0;
-        }
+        if (count < 0)
+            return err_set(err, ERR_CONFIG, "cannot be read: %s", strerror(errno));
+        if (count == 0)
+            return 0;
+        if (text->len + (size_t)count > PRODUCTION_TEXT_MAX)
+            return err_set(err, ERR_CONFIG, "the file is larger than %u bytes",
+                           PRODUCTION_TEXT_MAX);
+        buffer_append(text, bytes, (size_t)count);
     }
+}
+
+int production_read(const char *path, struct buffer *ret_text, struct err *err)
+{
+    struct buffer text;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(err, ERR_CONFIG, "cannot be read: %s", strerror(errno));
+    buffer_init(&text, PRODUCTION_TEXT_MAX);
+    int failed = read_all(fd, &text, err);
+    close(fd);
+    if (failed)
+        buffer_done(&text);
+    else
+        *ret_text = text;
+    return failed;
 }
 
 struct production *production_load(const char *path, struct diagnostics *ret_diagnostics)
 {
-    struct production *production = NULL;
-    struct buffer bytes;
-    buffer_init(&bytes, YAML_BYTES_MAX + 32768);
-    if (read_file(path, &bytes)) {
+    struct buffer text;
+    struct err err;
+    if (production_read(path, &text, &err)) {
         *ret_diagnostics = (struct diagnostics){0};
-        diagnostics_error(ret_diagnostics, 0, "cannot be read: %s", strerror(errno));
-    } else {
-        production = production_parse(buffer_slice(&bytes), ret_diagnostics);
+        diagnostics_error(ret_diagnostics, 0, "%s", err.text);
+        return NULL;
     }
-    buffer_done(&bytes);
+    struct production *production = production_parse(buffer_slice(&text), ret_diagnostics);
+    buffer_done(&text);
     return production;
 }
 

@@ -51,12 +51,12 @@ struct item {
     struct hl7_path ordering_path; /* what ordering_key says, where it is not NULL */
     int64_t partitions;            /* 1 for all but fifo */
     struct {
-        char *path; /* an HL7 path's text or NULL */
-        struct hl7_path parsed;
+        char *path;             /* an HL7 path's text or NULL */
+        struct hl7_path parsed; /* what path says, where it is not NULL */
         struct item_priority_value {
-            struct slice value; /* compared after unescaping */
+            struct slice value; /* compared after unescaping; NUL-terminated */
             int64_t priority;
-        } * values;
+        } * values; /* in the file's order */
         size_t value_count;
         int64_t fallback;  /* when no value holds, or there is no path */
         int64_t ageing_ms; /* waiting for so long counts as one level more; 0: never */
@@ -72,7 +72,8 @@ struct item {
         int64_t ack_timeout_ms, batch_size;
     } persistence;
     struct {
-        bool enabled, deadlock_detection;
+        bool enabled; /* senders wait: never in the async patterns */
+        bool deadlock_detection;
         int64_t max_wait_time_ms;
     } blocking;
     void *settings; /* of the class, typed by it (model/item_class.h); NULL where it has none */
@@ -88,6 +89,9 @@ struct mllp_listener {
     int64_t duplicate_window_ms;
     bool insecure;
 };
+
+#define PRODUCTION_TEXT_MAX (4u * 1024u * 1024u) /* bytes of a file */
+#define PRODUCTION_HASH_SIZE 33u                 /* 32 hex digits and a NUL */
 
 struct production {
     int64_t version; /* of the fleet, as published; 0: not published */
@@ -112,8 +116,10 @@ struct production {
     } worker;
     struct item *items;
     size_t item_count;
-    struct item_entry *by_id; /* for production_find */
-    struct arena arena;       /* owns all of the above, but for what item_settings_done frees */
+    int64_t version; /* as published for the fleet; 0: not published. Set by who applies it */
+    char hash[PRODUCTION_HASH_SIZE]; /* of the text it was parsed from */
+    struct item_entry *by_id;        /* for production_find */
+    struct arena arena; /* owns all of the above, but for what item_settings_done frees */
 };
 
 /* What is wrong with a file, in the order of its lines. */
@@ -130,17 +136,43 @@ void diagnostics_done(struct diagnostics *all);
 /* Prints "file:line: message" lines ("file:line: warning: …" for warnings). */
 void diagnostics_print(const struct diagnostics *all, const char *path);
 
-/* Reads and checks the file at `path`: YAML, ${NAME} and ${NAME:-default}, overrides by HIE_… variables, defaults.
- * All errors land in *ret_diagnostics (always initialised; free with diagnostics_done). NULL when there was
- * any error. The production is never changed after it was loaded. */
-struct production *production_load(const char *path, struct diagnostics *ret_diagnostics);
+/* The bytes of the file, at most PRODUCTION_TEXT_MAX; what a reload publishes. Waits for the file system. On success *ret_text was
+ * initialised and is the caller's to free. -1 with ERR_CONFIG. */
+int production_read(const char *path, struct buffer *ret_text, struct err *err);
+/* The same bytes give the same hash, everywhere: of what the file says, before environment variables are put in. */
+void production_hash(struct slice text, char ret[static PRODUCTION_HASH_SIZE]);
+/* Reads and checks a file's text: YAML, ${NAME} and ${NAME:-default}, overrides by HIE_… variables, defaults; the variables are this
+ * process's own. All errors land in *ret_diagnostics (always initialised; free with diagnostics_done). NULL when there was
+ * any error. The production is never changed after it was loaded, but for `version`. */
 struct production *production_parse(struct slice yaml, struct diagnostics *ret_diagnostics);
+/* production_read and production_parse. */
+struct production *production_load(const char *path, struct diagnostics *ret_diagnostics);
 struct production *production_free(struct production *production);
+
+/* ---- two productions side by side, for a reload (model/compare.c) ---- */
+
+/* Messages accepted under one can be handled under the other: the same pattern, queue type, partitions, class and rule of order.
+ * Else what was accepted under the old one is finished first. */
+bool item_same_queue(const struct item *a, const struct item *b);
+/* Appends the keys that `next` sets otherwise and that a reload leaves as they are, "redis.url, dispatcher.mllp"; nothing when there
+ * are none. */
+void production_restart_keys(const struct production *running, const struct production *next,
+                             struct buffer *out);
+
+/* ---- an item's settings in force (model/settings.c) ---- */
+
+/* One setting: `section` is "" or the keys around it, "retry", "priority.values", "settings"; `key` its YAML name. What is no text is
+ * `true`, `false` or a decimal number: JSON as it stands. A text may have come from an environment variable: any bytes. */
+typedef void item_setting(void *arg, const char *section, const char *key, struct slice value,
+                          bool is_text);
+/* Calls `each` in the order of the reference. Left out: what is a secret or not set, and lists and templates of the class's
+ * settings. */
+void item_each_setting(const struct item *item, item_setting *each, void *arg);
 
 /* ---- what an item says about a message (model/item_message.c) ---- */
 
 struct hl7_message;
-/* Its sender waits for the result. */
+/* Its sender waits for the result, unless the request says otherwise: a sync pattern whose blocking is not off. */
 bool item_is_sync(const struct item *item);
 /* Messages without a key run side by side, in the order of their acceptance; in the reliable patterns they are of one key. */
 bool item_is_fair(const struct item *item);

@@ -147,19 +147,6 @@ static void report_unknown(struct reader *reader, const struct object *object, s
 
 /* ---- one key ---- */
 
-static void report_unbuilt(struct reader *reader, size_t line, const struct option *option,
-                           const char *key, const struct option_value *value, const char *origin)
-{
-    struct buffer text;
-    buffer_init(&text, 1024);
-    buffer_printf(&text, "%s ", key);
-    option_print(option, value, &text);
-    buffer_printf(&text, "%s is not yet supported; set %s: ", origin, key);
-    option_print_built(option, &text);
-    diagnostics_error(reader->out, line, "%.*s", (int)text.len, text.data);
-    buffer_done(&text);
-}
-
 static void report_value(struct reader *reader, const struct yaml_node *node,
                          const struct option *option, const char *key, const struct scalar *scalar,
                          const char *why)
@@ -204,8 +191,6 @@ static void read_value(struct reader *reader, struct object *object, const struc
         report_value(reader, node, option, key, &scalar, err.text);
         good = false;
     }
-    if (good && !option_built(option, &value))
-        report_unbuilt(reader, node->line, option, key, &value, "");
     if (good && !first)
         check_same(reader, object, option, key, node->line, &value);
     if (good && first)
@@ -284,11 +269,6 @@ static void use_variable(struct reader *reader, struct object *object, const str
     option_store(option, object->base, &value, reader->keep);
     object->given[place].variable = variable;
     object->given[place].bad = false;
-    if (!option_built(option, &value)) {
-        char origin[64];
-        snprintf(origin, sizeof(origin), " (from %s)", variable);
-        report_unbuilt(reader, object->line, option, option->path, &value, origin);
-    }
 }
 
 static void use_fallback(struct reader *reader, struct object *object, const struct option *option)
@@ -300,9 +280,6 @@ static void use_fallback(struct reader *reader, struct object *object, const str
     int failed = option_parse(option, slice_text(option->fallback), true, &value, &err);
     BUG_ON(failed);
     option_store(option, object->base, &value, reader->keep);
-    /* One that was given badly has its message. */
-    if (!option_built(option, &value) && object->given[place_of(option)].line == 0)
-        report_unbuilt(reader, object->line, option, option->path, &value, " (the default)");
 }
 
 static void complete(struct reader *reader, struct object *object, const struct option *option)

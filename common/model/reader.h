@@ -26,8 +26,8 @@ struct reader {
     struct arena *scratch; /* the tree and what is needed until the end of the load */
     struct item *item;     /* whose settings are being read */
     STAILQ_HEAD(reference_list, reference) references;
-    size_t replaced_bytes; /* of all values with environment variables in them */
-    size_t pattern_bytes;  /* of all compiled regular expressions */
+    size_t replaced_bytes;              /* of all values with environment variables in them */
+    size_t pattern_bytes;               /* of all compiled regular expressions */
     bool variable_reported[OPTION_MAX]; /* by option: its variable's bad value was said already */
 };
 
@@ -79,10 +79,13 @@ void references_resolve(struct reader *reader);
 void item_read(struct reader *reader, struct item *item, const struct yaml_node *node);
 /* Reads class and settings of reader->item from the item's mapping. */
 void item_class_read(struct reader *reader, const struct yaml_node *map);
+/* Whose options the settings of that class are. */
+enum option_scope item_class_scope(const struct item_class *class);
 
 /* ---- option_read and option_check functions, by the file that has them ---- */
 option_read listeners_read, items_read;                                     /* production.c */
-option_check item_id_check, key_prefix_check, ordering_key_check;           /* item.c */
+option_check item_id_check, key_prefix_check, one_value_check;              /* item.c */
+option_read priority_values_read;                                           /* item.c */
 option_read rules_read, rule_when_read, rule_to_read, routing_default_read; /* routing.c */
 option_read headers_read, retry_on_read, file_name_read;                    /* senders.c */
 

@@ -9,7 +9,7 @@
 #include "base/bytes.h"
 #include "model/diagnostics.h"
 
-#define YAML_BYTES_MAX (4u * 1024u * 1024u)
+#define YAML_BYTES_MAX PRODUCTION_TEXT_MAX
 #define YAML_NODES_MAX 100000u
 #define YAML_DEPTH_MAX 32u
 

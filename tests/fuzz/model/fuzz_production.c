@@ -7,6 +7,29 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
+/* Text is told as it is; anything else stands in JSON without quotes. */
+static void tell(void *arg, const char *section, const char *key, struct slice value, bool is_text)
+{
+    int64_t number;
+    size_t *count = arg;
+    BUG_ON(!section || !*key);
+    BUG_ON(!is_text && !slice_is(value, "true") && !slice_is(value, "false") &&
+           !slice_to_int(value, 0, INT64_MAX, &number));
+    ++*count;
+}
+
+static void check_item(const struct item *item)
+{
+    size_t count = 0;
+    item_each_setting(item, tell, &count);
+    BUG_ON(count < 20);
+    BUG_ON(!item_same_queue(item, item));
+    BUG_ON(item->partitions < 1 || (item->partitions > 1 && item->queue_type != QUEUE_FIFO));
+    BUG_ON((item->priority.path != NULL) != (item->priority.value_count != 0));
+    for (size_t i = 0; i < item->priority.value_count; i++)
+        BUG_ON(item->priority.values[i].priority < 0 || item->priority.values[i].priority > 9);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct diagnostics all;
@@ -23,6 +46,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         const struct item *item = &production->items[i];
         BUG_ON(production_find(production, slice_text(item->id)) != item);
         BUG_ON(!item->class || !item->settings);
+        check_item(item);
     }
     for (size_t i = 0; production && i < production->dispatcher.mllp_count; i++)
         BUG_ON(!production->dispatcher.mllp[i].item);

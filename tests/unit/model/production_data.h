@@ -46,4 +46,44 @@ static inline char *diagnostics_text(const struct diagnostics *all)
     return text.data;
 }
 
+#define DATA HIE_SOURCE_DIR "/tests/data/production/"
+
+static inline struct production *parse(const char *yaml, char **ret_messages)
+{
+    struct diagnostics all;
+    struct production *production = production_parse(slice_text(yaml), &all);
+    ck_assert_int_eq(production == NULL, all.error_count != 0);
+    *ret_messages = diagnostics_text(&all);
+    diagnostics_done(&all);
+    return production;
+}
+
+/* Expects exactly these diagnostics; NULL when there are errors among them. */
+static inline struct production *expect(const char *yaml, const char *messages)
+{
+    char *found;
+    struct production *production = parse(yaml, &found);
+    ck_assert_str_eq(found, messages);
+    free(found);
+    return production;
+}
+
+static inline struct production *load(const char *path)
+{
+    struct diagnostics all;
+    struct production *production = production_load(path, &all);
+    char *text = diagnostics_text(&all);
+    ck_assert_msg(production != NULL, "%s:\n%s", path, text);
+    free(text);
+    diagnostics_done(&all);
+    return production;
+}
+
+static inline const struct item *find(const struct production *production, const char *id)
+{
+    const struct item *item = production_find(production, slice_text(id));
+    ck_assert_msg(item != NULL, "no item %s", id);
+    return item;
+}
+
 #endif

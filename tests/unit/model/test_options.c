@@ -78,6 +78,23 @@ START_TEST(defaults_are_values)
 }
 END_TEST
 
+/* What holds for a section holds for all in it; a reload changes the items and the production's name. */
+START_TEST(what_takes_a_restart)
+{
+    size_t restarts = 0;
+    for (size_t i = 0; i < option_count; i++) {
+        const struct option *option = &options[i];
+        struct slice path = slice_text(option->path);
+        bool file = option->scope == SCOPE_FILE, listener = option->scope == SCOPE_LISTENER;
+        bool stays = listener || (file && !slice_is(path, "items") &&
+                                  strncmp(option->path, "production", 10) != 0);
+        ck_assert_msg(option_restarts(option) == stays, "%s", option->path);
+        restarts += stays;
+    }
+    ck_assert_uint_gt(restarts, 20);
+}
+END_TEST
+
 /* What is stored comes back, by every option that has a place. */
 START_TEST(store_and_load)
 {
@@ -91,11 +108,11 @@ START_TEST(store_and_load)
         const char *path, *text;
     } expected[] = {{"id", "Router"},
                     {"enabled", "false"},
-                    {"queue_type", "unordered"},
+                    {"queue_type", "fifo"},
                     {"concurrency", "1"},
-                    {"persistence.mode", "wal_and_store"},
-                    {"persistence.batch_size", "100"},
-                    {"blocking.max_wait_time", "30000"},
+                    {"persistence.mode", "wal_only"},
+                    {"persistence.batch_size", "50"},
+                    {"blocking.max_wait_time", "1000"},
                     {"ordering_key", "PID-3[2].1"}};
     for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
         const struct option *option = option_find(SCOPE_ITEM, slice_text(expected[i].path));
@@ -319,6 +336,7 @@ int main(int argc, char **argv)
     TCase *tests = tcase_create("options");
     tcase_add_test(tests, table_is_sound);
     tcase_add_test(tests, defaults_are_values);
+    tcase_add_test(tests, what_takes_a_restart);
     tcase_add_test(tests, store_and_load);
     tcase_add_test(tests, page_has_the_tables);
     tcase_add_test(tests, schema_has_every_option);

@@ -6,46 +6,6 @@
 #include <glob.h>
 #include <unistd.h>
 
-#define DATA HIE_SOURCE_DIR "/tests/data/production/"
-
-static struct production *parse(const char *yaml, char **ret_messages)
-{
-    struct diagnostics all;
-    struct production *production = production_parse(slice_text(yaml), &all);
-    ck_assert_int_eq(production == NULL, all.error_count != 0);
-    *ret_messages = diagnostics_text(&all);
-    diagnostics_done(&all);
-    return production;
-}
-
-/* Expects exactly these diagnostics; NULL when there are errors among them. */
-static struct production *expect(const char *yaml, const char *messages)
-{
-    char *found;
-    struct production *production = parse(yaml, &found);
-    ck_assert_str_eq(found, messages);
-    free(found);
-    return production;
-}
-
-static struct production *load(const char *path)
-{
-    struct diagnostics all;
-    struct production *production = production_load(path, &all);
-    char *text = diagnostics_text(&all);
-    ck_assert_msg(production != NULL, "%s:\n%s", path, text);
-    free(text);
-    diagnostics_done(&all);
-    return production;
-}
-
-static const struct item *find(const struct production *production, const char *id)
-{
-    const struct item *item = production_find(production, slice_text(id));
-    ck_assert_msg(item != NULL, "no item %s", id);
-    return item;
-}
-
 /* ---- golden files ---- */
 
 static char *expected_of(const char *path)
@@ -84,7 +44,7 @@ START_TEST(golden_files)
 {
     ck_assert_uint_ge(check_golden(DATA "good/*.yaml", true), 6);
     ck_assert_uint_ge(check_golden(DATA "bad/*.yaml", false), 40);
-    ck_assert_uint_ge(check_golden(HIE_SOURCE_DIR "/compose/examples/*.yaml", true), 2);
+    ck_assert_uint_ge(check_golden(HIE_SOURCE_DIR "/compose/examples/*.yaml", true), 3);
     ck_assert_uint_eq(check_golden(HIE_SOURCE_DIR "/compose/production.yaml", true), 1);
 }
 END_TEST
@@ -110,12 +70,17 @@ START_TEST(defaults)
     ck_assert(item->enabled);
     ck_assert_uint_eq(item->messaging_pattern, PATTERN_ASYNC_RELIABLE);
     ck_assert_uint_eq(item->execution_mode, MODE_ASYNC);
-    ck_assert_uint_eq(item->queue_type, QUEUE_UNORDERED);
+    ck_assert_uint_eq(item->queue_type, QUEUE_FIFO);
     ck_assert_int_eq(item->concurrency, 8);
     ck_assert_int_eq(item->queue_size, 10000);
     ck_assert_int_eq(item->timeout_ms, 30000);
     ck_assert_ptr_null(item->ordering_key);
     ck_assert_int_eq(item->partitions, 1);
+    ck_assert_ptr_null(item->priority.path);
+    ck_assert_uint_eq(item->priority.value_count, 0);
+    ck_assert_int_eq(item->priority.fallback, 0);
+    ck_assert_int_eq(item->priority.ageing_ms, 0);
+    ck_assert_int_eq(item->idempotency_window_ms, 86400000);
     ck_assert_int_eq(item->reply_ttl_ms, 0);
     ck_assert_int_eq(item->retry.max_attempts, 5);
     ck_assert_int_eq(item->retry.backoff_ms, 500);
@@ -129,6 +94,7 @@ START_TEST(defaults)
     ck_assert_int_eq(item->blocking.max_wait_time_ms, 30000);
     ck_assert_uint_eq(item->line, 2);
     ck_assert_uint_eq(item->index, 0);
+    ck_assert_int_eq(production->version, 0);
     const struct echo_settings *echo = item->settings;
     ck_assert_int_eq(echo->delay_ms, 0);
     ck_assert_int_eq(echo->fail_attempts, 0);
@@ -145,7 +111,7 @@ START_TEST(every_value)
     ck_assert_str_eq(production->redis.key_prefix, "north");
     ck_assert_str_eq(production->dispatcher.http_listen, "[::1]:0");
     ck_assert_int_eq(production->dispatcher.http_max_body, 65536);
-    ck_assert_uint_eq(production->dispatcher.mllp_count, 2);
+    ck_assert_uint_eq(production->dispatcher.mllp_count, 3);
     const struct mllp_listener *mllp = production->dispatcher.mllp;
     ck_assert_str_eq(mllp[0].listen, "127.0.0.1:2575");
     ck_assert_str_eq(mllp[0].item_id, "Router");
@@ -153,7 +119,8 @@ START_TEST(every_value)
     ck_assert_int_eq(mllp[0].max_frame, 1048576);
     ck_assert_int_eq(mllp[0].duplicate_window_ms, 0);
     ck_assert_int_eq(mllp[1].max_frame, 16 * 1024 * 1024);
-    ck_assert_int_eq(mllp[1].duplicate_window_ms, 0);
+    ck_assert_int_eq(mllp[1].duplicate_window_ms, 86400000);
+    ck_assert_int_eq(mllp[2].duplicate_window_ms, 300000);
     ck_assert(!mllp[0].insecure && mllp[1].insecure);
     ck_assert_str_eq(production->worker.listen, "127.9.9.9:0");
     ck_assert_int_eq(production->worker.drain_timeout_ms, 0);
@@ -161,19 +128,30 @@ START_TEST(every_value)
 
     const struct item *item = find(production, "Router");
     ck_assert(!item->enabled);
+    ck_assert_uint_eq(item->messaging_pattern, PATTERN_SYNC_RELIABLE);
+    ck_assert_uint_eq(item->execution_mode, MODE_MULTI_PROCESS);
+    ck_assert_uint_eq(item->queue_type, QUEUE_FIFO);
     ck_assert_int_eq(item->concurrency, 1);
     ck_assert_int_eq(item->queue_size, 1);
     ck_assert_int_eq(item->timeout_ms, 1);
     ck_assert_str_eq(item->ordering_key, "PID-3[2].1");
+    ck_assert_str_eq(item->ordering_path.segment, "PID");
+    ck_assert_uint_eq(item->ordering_path.field, 3);
+    ck_assert_uint_eq(item->ordering_path.repetition, 2);
+    ck_assert_uint_eq(item->ordering_path.component, 1);
     ck_assert_int_eq(item->partitions, 32);
+    ck_assert_int_eq(item->idempotency_window_ms, 1000);
     ck_assert_int_eq(item->reply_ttl_ms, 1000);
     ck_assert_int_eq(item->retry.max_attempts, 1);
     ck_assert_int_eq(item->retry.backoff_ms, 0);
     ck_assert_int_eq(item->retry.max_backoff_ms, 0);
     ck_assert_int_eq(item->persistence.ack_timeout_ms, 100);
-    ck_assert_int_eq(item->persistence.batch_size, 100);
-    ck_assert_int_eq(item->blocking.max_wait_time_ms, 30000);
-    ck_assert(item->blocking.deadlock_detection);
+    ck_assert_int_eq(item->persistence.batch_size, 50);
+    ck_assert(item->persistence.batch_writes);
+    ck_assert_uint_eq(item->persistence.mode, PERSIST_WAL_ONLY);
+    ck_assert(item->persistence.wal_enabled && !item->persistence.store_enabled);
+    ck_assert_int_eq(item->blocking.max_wait_time_ms, 1000);
+    ck_assert(item->blocking.enabled && !item->blocking.deadlock_detection);
     ck_assert_str_eq(item->class->name, "HL7RoutingEngine");
     ck_assert(item->class->needs_hl7 && !item->class->outbound);
     ck_assert_ptr_null(production_find(production, slice_text("router")));
@@ -289,20 +267,15 @@ END_TEST
 START_TEST(flat_names)
 {
     struct production *production = load(DATA "good/flat-names.yaml");
-    ck_assert_int_eq(find(production, "A")->blocking.max_wait_time_ms, 30000);
-    ck_assert_int_eq(find(production, "A")->persistence.batch_size, 100);
-    ck_assert_int_eq(find(production, "B")->blocking.max_wait_time_ms, 30000);
-    ck_assert_int_eq(find(production, "B")->persistence.batch_size, 100);
-    production_free(production);
-}
-END_TEST
-
-START_TEST(partitions_follow_the_ordering_key)
-{
-    struct production *production =
-        expect("items: [{id: A, class: Echo, queue_type: unordered, ordering_key: PID-3.1}]\n",
-               "1: warning: ordering_key has no effect with queue_type unordered\n");
-    ck_assert_int_eq(find(production, "A")->partitions, 16);
+    const struct item *a = find(production, "A"), *b = find(production, "B");
+    ck_assert(!a->blocking.enabled && b->blocking.enabled);
+    ck_assert_int_eq(a->blocking.max_wait_time_ms, 1500);
+    ck_assert_int_eq(b->blocking.max_wait_time_ms, 1500);
+    ck_assert_int_eq(a->persistence.batch_size, 50);
+    ck_assert_int_eq(b->persistence.batch_size, 60);
+    ck_assert(a->persistence.batch_writes && !b->persistence.batch_writes);
+    ck_assert_uint_eq(a->persistence.mode, PERSIST_WAL_ONLY); /* the flags win over the mode */
+    ck_assert_uint_eq(b->persistence.mode, PERSIST_NONE);
     production_free(production);
 }
 END_TEST
@@ -381,11 +354,17 @@ START_TEST(environment_gives_item_defaults)
     production_free(production);
 
     setenv("EXECUTION_MODE", "multi_process", 1);
-    ck_assert_ptr_null(expect("items:\n"
-                              "  - {id: A, class: Echo}\n"
-                              "  - {id: B, class: Echo, execution_mode: async}\n",
-                              "2: execution_mode multi_process (from EXECUTION_MODE) is not yet "
-                              "supported; set execution_mode: async\n"));
+    setenv("MESSAGING_PATTERN", "sync_reliable", 1);
+    setenv("QUEUE_TYPE", "lifo", 1);
+    production = expect("items:\n"
+                        "  - {id: A, class: Echo}\n"
+                        "  - {id: B, class: Echo, execution_mode: async}\n",
+                        "");
+    ck_assert_uint_eq(find(production, "A")->execution_mode, MODE_MULTI_PROCESS);
+    ck_assert_uint_eq(find(production, "B")->execution_mode, MODE_ASYNC);
+    ck_assert(item_is_sync(find(production, "A")));
+    ck_assert_int_eq(find(production, "A")->reply_ttl_ms, 60000);
+    production_free(production);
     setenv("EXECUTION_MODE", "asink", 1);
     setenv("CONCURRENCY", "0", 1);
     ck_assert_ptr_null(
@@ -560,7 +539,6 @@ int main(void)
     tcase_add_test(tests, other_settings);
     tcase_add_test(tests, settings_defaults);
     tcase_add_test(tests, flat_names);
-    tcase_add_test(tests, partitions_follow_the_ordering_key);
     tcase_add_test(tests, environment_in_values);
     tcase_add_test(tests, environment_wins_over_the_file);
     tcase_add_test(tests, environment_gives_item_defaults);

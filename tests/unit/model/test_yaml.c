@@ -73,7 +73,7 @@ START_TEST(quoted_nothing_is_text)
 }
 END_TEST
 
-static void expect(struct slice bytes, bool tree_comes, const char *messages)
+static void expect_tree(struct slice bytes, bool tree_comes, const char *messages)
 {
     const struct yaml_node *root = tree(bytes);
     char *text = diagnostics_text(&all);
@@ -84,22 +84,25 @@ static void expect(struct slice bytes, bool tree_comes, const char *messages)
 
 START_TEST(refused)
 {
-    expect(slice_text(""), false, "0: the file is empty\n");
-    expect(slice_of(NULL, 0), false, "0: the file is empty\n");
-    expect(slice_text("a: 1\n---\nb: 1\n"), false, "2: a second document (---) is not allowed\n");
-    expect(slice_text("a: &x 1\nb: *x\n"), true,
-           "1: anchors (&name) are not supported; write the value out\n"
-           "2: aliases (*name) are not supported; write the value out\n");
-    expect(slice_text("a: !!int 1\n"), true, "1: tags (!name) are not supported\n");
-    expect(slice_text("a: 1\nb: 2\na: 3\na: 4\n"), true,
-           "3: duplicate key `a` (first on line 1)\n4: duplicate key `a` (first on line 1)\n");
-    expect(slice_text("a: \"x\\0y\"\n"), true, "1: a NUL character is not allowed\n");
-    expect(slice_text("? [a]\n: 1\n"), false, "1: a key must be a text, not a list or a mapping\n");
-    expect(slice_of("a: 1\nb: \0\n", 10), false,
-           "2: malformed YAML: control characters are not allowed\n");
-    expect(slice_text("a: [1\nb: 2\n"), false,
-           "2: malformed YAML: did not find expected ',' or ']' (while parsing a flow sequence "
-           "that starts on line 1)\n");
+    expect_tree(slice_text(""), false, "0: the file is empty\n");
+    expect_tree(slice_of(NULL, 0), false, "0: the file is empty\n");
+    expect_tree(slice_text("a: 1\n---\nb: 1\n"), false,
+                "2: a second document (---) is not allowed\n");
+    expect_tree(slice_text("a: &x 1\nb: *x\n"), true,
+                "1: anchors (&name) are not supported; write the value out\n"
+                "2: aliases (*name) are not supported; write the value out\n");
+    expect_tree(slice_text("a: !!int 1\n"), true, "1: tags (!name) are not supported\n");
+    expect_tree(slice_text("a: 1\nb: 2\na: 3\na: 4\n"), true,
+                "3: duplicate key `a` (first on line 1)\n4: duplicate key `a` (first on line 1)\n");
+    expect_tree(slice_text("a: \"x\\0y\"\n"), true, "1: a NUL character is not allowed\n");
+    expect_tree(slice_text("? [a]\n: 1\n"), false,
+                "1: a key must be a text, not a list or a mapping\n");
+    expect_tree(slice_of("a: 1\nb: \0\n", 10), false,
+                "2: malformed YAML: control characters are not allowed\n");
+    expect_tree(
+        slice_text("a: [1\nb: 2\n"), false,
+        "2: malformed YAML: did not find expected ',' or ']' (while parsing a flow sequence "
+        "that starts on line 1)\n");
 }
 END_TEST
 
