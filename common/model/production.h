@@ -94,7 +94,6 @@ struct mllp_listener {
 #define PRODUCTION_HASH_SIZE 33u                 /* 32 hex digits and a NUL */
 
 struct production {
-    int64_t version; /* of the fleet, as published; 0: not published */
     char *name;
     struct {
         char *url, *key_prefix;
