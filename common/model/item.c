@@ -111,12 +111,6 @@ static void check_priority(struct reader *reader, const struct object *object)
 
 /* ---- keys that have something to say to each other ---- */
 
-static bool pattern_is_sync(const struct item *item)
-{
-    return item->messaging_pattern == PATTERN_SYNC_RELIABLE ||
-           item->messaging_pattern == PATTERN_CONCURRENT_SYNC;
-}
-
 static void settle_persistence(struct item *item, const struct object *object)
 {
     unsigned mode = item->persistence.mode;
@@ -193,7 +187,7 @@ static void settle_order(struct item *item, const struct object *object)
 
 static void settle_blocking(struct reader *reader, struct item *item, const struct object *object)
 {
-    bool sync = pattern_is_sync(item);
+    bool sync = item_pattern_is_sync(item->messaging_pattern);
     size_t line = object_line(object, "blocking.enabled");
     if (line && item->blocking.enabled && !sync && !object_bad(object, "messaging_pattern"))
         diagnostics_warning(reader->out, line,
@@ -207,16 +201,30 @@ static void settle_reply(struct reader *reader, struct item *item, const struct 
 {
     size_t line = object_line(object, "reply_ttl");
     if (!line)
-        item->reply_ttl_ms = pattern_is_sync(item) ? 60000 : 0;
+        item->reply_ttl_ms = item_pattern_is_sync(item->messaging_pattern) ? 60000 : 0;
     if (item->blocking.enabled && item->reply_ttl_ms == 0 && !item->persistence.store_enabled)
         diagnostics_warning(
             reader->out, line,
             "reply_ttl 0 without the store: a sender that waits can miss its reply");
 }
 
+/* Of the tree as it is written: keys, values, what is quoted. */
+static uint64_t hash_node(uint64_t hash, const struct yaml_node *node)
+{
+    unsigned char kind[2] = {(unsigned char)node->kind, node->plain};
+    hash = hash_bytes(hash, kind, sizeof(kind));
+    hash = hash_bytes(hash, node->text.ptr, node->text.len);
+    for (const struct yaml_node *member = node->first; member; member = member->next) {
+        hash = hash_bytes(hash, member->key.ptr, member->key.len);
+        hash = hash_node(hash_bytes(hash, "", 1), member);
+    }
+    return hash_bytes(hash, "", 1);
+}
+
 void item_read(struct reader *reader, struct item *item, const struct yaml_node *node)
 {
     item->line = node->line;
+    item->text_hash = hash_node(HASH_SEED, node);
     reader->item = item;
     struct object object;
     object_read(reader, &object, SCOPE_ITEM, item, node, node->line);

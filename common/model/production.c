@@ -268,9 +268,15 @@ struct production *production_load(const char *path, struct diagnostics *ret_dia
     return production;
 }
 
+struct production *production_ref(struct production *production)
+{
+    production->references++;
+    return production;
+}
+
 struct production *production_free(struct production *production)
 {
-    if (!production)
+    if (!production || production->references-- > 0)
         return NULL;
     for (size_t i = 0; i < production->item_count; i++)
         item_settings_done(&production->items[i]);

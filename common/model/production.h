@@ -77,8 +77,9 @@ struct item {
         int64_t max_wait_time_ms;
     } blocking;
     void *settings; /* of the class, typed by it (model/item_class.h); NULL where it has none */
-    size_t line;    /* in the production file */
-    unsigned index; /* place in production.items */
+    size_t line;        /* in the production file */
+    unsigned index;     /* place in production.items */
+    uint64_t text_hash; /* of all that the file says of it; the same text under the same environment is the same item */
 };
 
 struct mllp_listener {
@@ -119,6 +120,7 @@ struct production {
     char hash[PRODUCTION_HASH_SIZE]; /* of the text it was parsed from */
     struct item_entry *by_id;        /* for production_find */
     struct arena arena; /* owns all of the above, but for what item_settings_done frees */
+    unsigned references; /* beside the first owner's */
 };
 
 /* What is wrong with a file, in the order of its lines. */
@@ -146,7 +148,19 @@ void production_hash(struct slice text, char ret[static PRODUCTION_HASH_SIZE]);
 struct production *production_parse(struct slice yaml, struct diagnostics *ret_diagnostics);
 /* production_read and production_parse. */
 struct production *production_load(const char *path, struct diagnostics *ret_diagnostics);
+/* Another owner; each one ends with production_free, which returns NULL. */
+struct production *production_ref(struct production *production);
 struct production *production_free(struct production *production);
+
+/* ---- what is published for the fleet (model/published.c) ---- */
+
+/* Appends the file's text and, as comments behind it, what shapes each item's queue, as this process's environment has it: processes with
+ * other environments cannot disagree on queues. */
+void production_publishable(const struct production *production, struct slice text,
+                            struct buffer *out);
+/* The same as production_parse, of such a text. */
+struct production *production_parse_published(struct slice text,
+                                              struct diagnostics *ret_diagnostics);
 
 /* ---- two productions side by side, for a reload (model/compare.c) ---- */
 
@@ -173,6 +187,7 @@ void item_each_setting(const struct item *item, item_setting *each, void *arg);
 struct hl7_message;
 /* Its sender waits for the result, unless the request says otherwise: a sync pattern whose blocking is not off. */
 bool item_is_sync(const struct item *item);
+bool item_pattern_is_sync(unsigned messaging_pattern);
 /* Messages without a key run side by side, in the order of their acceptance; in the reliable patterns they are of one key. */
 bool item_is_fair(const struct item *item);
 /* The priority by the item's rule; `message` NULL: it is no HL7. */

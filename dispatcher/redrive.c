@@ -1,0 +1,136 @@
+#include "redrive.h"
+
+#include "base/arena.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+
+#define BATCHES_MAX                                                                                \
+    4096u /* of one request: what dies again meanwhile is not driven round and round */
+
+struct redrive {
+    struct redrive_request request;
+    size_t id_count; /* of `ids`; 0: all of the item's */
+    size_t batches, told;
+    struct uuid batch[STORE_BATCH_MAX]; /* under way */
+    unsigned calls;
+    bool last;
+    struct arena arena; /* what entries borrow */
+    struct uuid ids[];
+};
+
+static void revive(struct redrive *redrive);
+
+static void finish(struct redrive *redrive, const struct err *err)
+{
+    redrive->request.done(redrive->request.arg, err, redrive->told);
+    free(redrive);
+}
+
+static void end_call(struct redrive *redrive)
+{
+    if (--redrive->calls > 0)
+        return;
+    arena_done(&redrive->arena);
+    if (redrive->last)
+        finish(redrive, &(const struct err){.code = ERR_NONE});
+    else
+        revive(redrive);
+}
+
+static void on_unburied(void *arg, const struct err *err)
+{
+    (void)err; /* the mirror is only a mirror */
+    end_call(arg);
+}
+
+static void on_enqueued(void *arg, const struct err *err, int64_t depth)
+{
+    (void)err; /* what did not enter the reconciler brings */
+    (void)depth;
+    end_call(arg);
+}
+
+static void add_entry(struct redrive *redrive, const struct store_message *row)
+{
+    struct arena *arena = &redrive->arena;
+    struct slice body = arena_copy(arena, body_slice(row->body));
+    struct queue_entry entry = {.id = row->id,
+                                .at_ms = row->received_us / 1000,
+                                .priority = row->priority,
+                                .key = arena_copy(arena, row->ordering_key),
+                                .meta = arena_copy(arena, row->meta),
+                                .body = body_of(body.ptr, body.len)};
+    unsigned partition = item_partition(redrive->request.item, entry.key, entry.id);
+    struct queue *queue = redrive->request.queue;
+    struct queue_entry *kept = arena_alloc(arena, sizeof(*kept));
+    *kept = entry;
+    redrive->calls++;
+    queue->ops->enqueue(queue, queue_name_of(redrive->request.item, partition), kept, 1,
+                        on_enqueued, redrive);
+}
+
+static void on_fetched(void *arg, const struct err *err, const struct store_unfinished *rows,
+                       size_t count)
+{
+    struct redrive *redrive = arg;
+    for (size_t i = 0; err->code == ERR_NONE && i < count; i++) {
+        bool left_out = rows[i].message.body.len == 0 && rows[i].body_len > 0 &&
+                        rows[i].body_len <= MESSAGE_INLINE_MAX; /* the reconciler brings it */
+        if (!left_out)
+            add_entry(redrive, &rows[i].message);
+    }
+    end_call(redrive);
+}
+
+static void on_revived(void *arg, const struct err *err, const struct uuid *ids, size_t count)
+{
+    struct redrive *redrive = arg;
+    const struct redrive_request *request = &redrive->request;
+    if (err->code != ERR_NONE) {
+        finish(redrive, err);
+        return;
+    }
+    redrive->told += count;
+    redrive->last = redrive->id_count || count < STORE_BATCH_MAX || redrive->batches == BATCHES_MAX;
+    memcpy(redrive->batch, ids, count * sizeof(*ids));
+    arena_init(&redrive->arena);
+    redrive->calls = 1; /* our own */
+    for (size_t from = 0; from < count; from += QUEUE_BATCH_MAX) {
+        size_t some = count - from < QUEUE_BATCH_MAX ? count - from : QUEUE_BATCH_MAX;
+        redrive->calls++;
+        request->queue->ops->unbury(request->queue, request->item->id, redrive->batch + from, some,
+                                    on_unburied, redrive);
+    }
+    if (count && !request->dismiss) {
+        redrive->calls++;
+        request->store->ops->fetch(request->store, redrive->batch, count, on_fetched, redrive);
+    }
+    end_call(redrive);
+}
+
+static void revive(struct redrive *redrive)
+{
+    const struct redrive_request *request = &redrive->request;
+    const struct uuid *ids = redrive->id_count ? redrive->ids : NULL;
+    size_t count = redrive->id_count ? redrive->id_count : STORE_BATCH_MAX;
+    redrive->batches++;
+    if (request->dismiss)
+        request->store->ops->dismiss(request->store, request->item->id, ids, count, on_revived,
+                                     redrive);
+    else
+        request->store->ops->redrive(request->store, request->item->id, ids, count, on_revived,
+                                     redrive);
+}
+
+void redrive_start(const struct redrive_request *request)
+{
+    size_t id_count = request->ids ? request->id_count : 0;
+    struct redrive *redrive = mem_alloc(sizeof(*redrive) + id_count * sizeof(struct uuid));
+    redrive->request = *request;
+    redrive->request.ids = NULL;
+    redrive->id_count = id_count;
+    if (id_count)
+        memcpy(redrive->ids, request->ids, id_count * sizeof(*request->ids));
+    revive(redrive);
+}
