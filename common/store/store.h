@@ -49,9 +49,10 @@ struct store_message {
     struct uuid dedup_fingerprint; /* hash of the body */
     int64_t dedup_window_ms;       /* at most STORE_DEDUP_MAX_MS */
     /* set by the completion */
-    int64_t seq;           /* its order; 0: not written (refused, or already there) */
-    enum error_code error; /* ERR_NONE, or ERR_INVALID: refused for its data */
-    struct uuid repeats; /* accept: not written, it repeats this message; UUID_NONE: it does not */
+    int64_t seq;            /* its order; 0: not written (refused, or already there) */
+    enum error_code error;  /* ERR_NONE, or ERR_INVALID: refused for its data */
+    struct uuid repeats;    /* accept: not written, it repeats this message; UUID_NONE: it does not.
+                            The window is that of the first one, by the database's clock. */
     bool repeats_otherwise; /* … but with another body */
 };
 
@@ -61,11 +62,11 @@ struct store_claim {
     bool
         taken_over; /* it was in another's hand: recorded, and counted as an attempt that ended with its worker */
     /* set by the completion */
-    bool known;  /* the store has the message */
+    bool known;  /* the store has the message, or its end */
     bool ended;  /* it has its end: only finish is left */
     int run;     /* from 1; a redrive is the next run */
     int attempt; /* the number of the attempt that begins now, from 1: this claim's number */
-    int64_t seq; /* its order; 0: not known */
+    int64_t seq; /* its order; 0: not known, or forgotten */
 };
 
 /* fifo: an owner asks which unfinished messages of a partition come before those it claimed. */
@@ -104,13 +105,14 @@ struct store_outcome {
     struct slice reply, reply_content_type;
     struct store_message *children; /* with ids from uuid_child; parent = id */
     size_t child_count;
-    /* fifo: recorded only while the partition's lease still has this token. NULL: no lease. */
-    const char *lease;
+    /* fifo: recorded only while the lease that this token came with (store_owned) is nobody else's; that it expired does not
+     * matter. 0: no lease. */
     int64_t lease_token;
     /* store_only: the message itself, written with its end, or with its first failed attempt (then it is known). NULL: it
-     * is there already. */
+     * is there already. Its seq is not told. */
     const struct store_message *message;
-    /* wal_only: with a good end the message's row and its reply go; the end itself stays. */
+    /* wal_only: with a good end the message's row and its reply go; the end itself stays. With any other end nothing goes, so
+     * that a dead letter can be redriven. */
     bool forget;
     /* set by the completion */
     bool recorded;
@@ -118,7 +120,8 @@ struct store_outcome {
         error_code; /* ERR_NONE, or ERR_INVALID: refused for its data (then not recorded; settle it otherwise) */
 };
 
-/* One message as GET /v1/messages/{id} tells it. Slices are valid during the callback. */
+/* One message as GET /v1/messages/{id} tells it, in its current run. Slices are valid during the callback. Of a forgotten one
+ * (store_outcome.forget) its end is told: the time is that of its id, the direction and the other texts are empty. */
 struct store_record {
     struct uuid id, parent;
     const char *item, *pattern, *direction;
@@ -132,7 +135,7 @@ struct store_record {
     size_t child_count;
 };
 
-/* A message without an end, for the reconciler and for publishing children. due_ms is that of its latest retry. */
+/* A message whose current run has no end, for the reconciler and for publishing children. due_ms is that of its latest retry. */
 struct store_unfinished {
     struct store_message
         message; /* body empty where it is larger than MESSAGE_INLINE_MAX, or where the bodies of one
@@ -205,10 +208,14 @@ typedef void store_dead_letters_done(void *arg, const struct err *err,
 typedef void store_ids_done(void *arg, const struct err *err, const struct uuid *ids, size_t count);
 typedef void store_production_done(void *arg, const struct err *err,
                                    const struct store_production *production);
+/* lowest: the version applied by all live members. */
+typedef void store_attended(void *arg, const struct err *err, int64_t lowest);
+typedef void store_older_done(void *arg, const struct err *err, bool any);
 
 struct store_ops {
     /* The WAL: writes messages in the order of `rows`; seq rises in that order. Not repeatable: a row that is there already is an error
-     * of its own (outcome unknown → known). */
+     * of its own (outcome unknown → known). A row whose dedup_key was accepted within its window is not written (`repeats`); of two
+     * that come at the same moment one waits for the other's commit. */
     void (*accept)(struct store *, struct store_message *const *rows, size_t count,
                    store_done *done, void *arg);
     /* The same for entries of direct producers; rows that are there already are left alone (seq 0). Repeatable. */
@@ -220,13 +227,16 @@ struct store_ops {
     /* Before running: ends, attempts. Repeatable (a repeat of a taken-over claim may count once more). */
     void (*claim)(struct store *, const char *worker, struct store_claim *rows, size_t count,
                   store_done *done, void *arg);
-    /* fifo: the unfinished messages before those claimed, the lowest `limit` in order of seq. What the asker holds is among them. */
+    /* fifo: the unfinished messages before those claimed, the lowest `limit` in order of seq. What the asker holds is among them. No
+     * more than STORE_BATCH_MAX parts, each partition once. Looks at every row of the partitions between the bounds until it has its
+     * `limit`: about a microsecond each. */
     void (*earlier)(struct store *, const char *item, enum messaging_pattern pattern,
                     const struct store_before *parts, size_t part_count, size_t limit,
                     store_earlier_done *done, void *arg);
     /* fifo: says that this worker lives, renews the leases that it has, and takes its even share of what is free, of these items'
      * partitions. Called every second or so; a lease not renewed for ttl_ms is free. Leases of items that are not named any
-     * more are given up. */
+     * more, and of partitions above an item's count, are given up. A lease is of an item, a pattern and a partition's number,
+     * whatever the count, so two versions of a production never own one stream twice. Each item and pattern is named once. */
     void (*own)(struct store *, const char *worker, const struct store_share *shares, size_t count,
                 int64_t ttl_ms, store_owned_done *done, void *arg);
     /* Gives up leases of this worker: the named partitions, or (count 0) all and its membership: it leaves. */
@@ -244,7 +254,7 @@ struct store_ops {
     /* The unfinished children of these parents. */
     void (*children)(struct store *, const struct uuid *parents, size_t count, store_rows *done,
                      void *arg);
-    /* Unfinished messages with seq > after_seq in order of seq, light: id, item, pattern, seq, received_us,
+    /* Unfinished messages with seq > after_seq in order of seq, light: id, item, pattern, partition, seq, received_us,
      * due_ms (of the last failed attempt, or the message's own) and nothing else. At most `limit` rows, of at most STORE_LOOK_MAX looked at:
      * next_seq is what to go on after, also from an empty page; `end` tells that nothing follows. Start at 0 or at the low mark;
      * a writer that drew a lower seq may commit behind a page, so start over each time. */
@@ -258,20 +268,22 @@ struct store_ops {
                   store_leased *done, void *arg);
     void (*release)(struct store *, const char *name, const char *holder, store_done *done,
                     void *arg);
-    /* Everything up to and including the mark is finished, for ever. Reads it (new_low 0), or moves it on under the lease's token: up to
+    /* Everything up to and including the mark is finished; a redrive lowers it. Reads it (new_low 0), or moves it on under the lease's token: up to
      * new_low (INT64_MAX: as far as it goes), never past what is unfinished or may still be written with a lower seq, and over
      * 20,000 rows a call at most. The store looks at the rows itself, so it cannot be raised too far. A new mark is possible from
      * the second call on; a call a second keeps up with 20,000 messages a second. */
     void (*low_mark)(struct store *, int64_t token, int64_t new_low, store_mark_done *done,
                      void *arg);
-    /* Creates the partitions that the next days need. */
+    /* Creates the partitions that the next days need; drops dedup keys and forgets processes of days gone by. */
     void (*maintain)(struct store *, store_done *done, void *arg);
     void (*counts)(struct store *, store_counts_done *done, void *arg);
-    /* An item's dead letters, newest first; at most `limit`, those before `before` (its run too) where it is not UUID_NONE. */
+    /* An item's dead letters, newest first; at most `limit` (no more than STORE_BATCH_MAX), those after `before` in the list where
+     * it is not UUID_NONE: its last dead letter counts, redriven and dismissed or not; of an unknown one nothing follows. */
     void (*dead_letters)(struct store *, const char *item, struct uuid before, size_t limit,
                          store_dead_letters_done *done, void *arg);
     /* Starts the next run of these dead letters of the item (ids NULL: of up to `count` of them, oldest first): they are unfinished
-     * again, with their id and history. Or takes them off the list for good. Repeatable: what is no dead letter is left alone. */
+     * again, with their id and history. Or takes them off the list for good. At most STORE_BATCH_MAX a call. Repeatable: what is no
+     * dead letter is left alone. */
     void (*redrive)(struct store *, const char *item, const struct uuid *ids, size_t count,
                     store_ids_done *done, void *arg);
     void (*dismiss)(struct store *, const char *item, const struct uuid *ids, size_t count,
@@ -282,6 +294,13 @@ struct store_ops {
                     bool only_first, store_production_done *done, void *arg);
     /* The current version; its text only when it is another than `known`. */
     void (*production)(struct store *, int64_t known, store_production_done *done, void *arg);
+    /* Says that this process lives and which version it has applied; tells the lowest version that a live process has applied. Called
+     * every second or so; who has not called for ttl_ms is gone. ttl_ms 0: it leaves. `kind`: "dispatcher", "worker". */
+    void (*attend)(struct store *, const char *id, const char *kind, int64_t version,
+                   int64_t ttl_ms, store_attended *done, void *arg);
+    /* Are there unfinished messages of the item that were accepted under a version below this one, or under none? */
+    void (*older)(struct store *, const char *item, int64_t version, store_older_done *done,
+                  void *arg);
     /* Calls under way end without their completion. May be called from inside a completion. */
     void (*free)(struct store *);
 };

@@ -152,6 +152,16 @@ static const struct store_ops ops = {
     .low_mark = store_pg_low_mark,
     .maintain = store_pg_maintain,
     .counts = store_pg_counts,
+    .earlier = store_pg_earlier,
+    .own = store_pg_own,
+    .disown = store_pg_disown,
+    .dead_letters = store_pg_dead_letters,
+    .redrive = store_pg_redrive,
+    .dismiss = store_pg_dismiss,
+    .publish = store_pg_publish,
+    .production = store_pg_production,
+    .attend = store_pg_attend,
+    .older = store_pg_older,
     .free = store_pg_free,
 };
 

@@ -1,6 +1,7 @@
 /* What the files of the PostgreSQL store share. store_pg.c: the two links and the life of an operation; store_pg_setup.c:
  * migrations; store_pg_write.c with store_pg_rows.c: accept, adopt, settle; store_pg_claim.c: claims and flags; store_pg_find.c: one
- * message; store_pg_scan.c: unfinished ones and counts; store_pg_lease.c: leases, the mark, partitions. */
+ * message; store_pg_scan.c: unfinished ones and counts; store_pg_fifo.c: owners of partitions; store_pg_dead.c: dead letters;
+ * store_pg_lease.c: leases, the mark, tables by the day; store_pg_fleet.c: the production and who runs by it. */
 #ifndef HIE_STORE_STORE_PG_H
 #define HIE_STORE_STORE_PG_H
 
@@ -13,9 +14,13 @@
 
 enum store_statement {
     STATEMENT_ACCEPT,
+    STATEMENT_ACCEPT_KEYED,
+    STATEMENT_ACCEPT_CAREFUL,
     STATEMENT_ADOPT,
     STATEMENT_SETTLE_ENDS,
-    STATEMENT_SETTLE,
+    STATEMENT_SETTLE_LEASED,
+    STATEMENT_SETTLE_REST,
+    STATEMENT_SETTLE_WHOLE,
     STATEMENT_SETTLE_CAREFUL,
     STATEMENT_KNOWN,
     STATEMENT_ENDED,
@@ -29,11 +34,23 @@ enum store_statement {
     STATEMENT_FETCH,
     STATEMENT_COUNT_DEAD,
     STATEMENT_COUNT_OPEN,
+    STATEMENT_EARLIER,
+    STATEMENT_OWN,
+    STATEMENT_DISOWN,
+    STATEMENT_DEAD_LETTERS,
+    STATEMENT_REDRIVE,
+    STATEMENT_DISMISS,
     STATEMENT_LEASE,
     STATEMENT_RELEASE,
     STATEMENT_MARK_READ,
     STATEMENT_MARK_RAISE,
     STATEMENT_MAINTAIN,
+    STATEMENT_MAINTAIN_KEYS,
+    STATEMENT_FORGET_GONE,
+    STATEMENT_PUBLISH,
+    STATEMENT_PRODUCTION,
+    STATEMENT_ATTEND,
+    STATEMENT_OLDER,
     STATEMENT_COUNT,
 };
 
@@ -89,28 +106,63 @@ void id_range_add(struct id_range *range, struct uuid id, bool first);
 /* Every id that shares this one's 48 bits of time, so the children of a message and itself. */
 struct id_range id_range_same_time(struct uuid id);
 
-/* ---- columns of hie.accepted as array parameters and as results (store_pg_rows.c) ---- */
+/* ---- SQL that several statements share ---- */
 /* clang-format off */
+/* The current run of a message; ids between parameters `low` and `high`. Most batches have no redriven one. */
+#define STORE_RUN(id, low, high)                                                                   \
+    "CASE WHEN (SELECT true FROM hie.dead_letter_actions d WHERE d.correlation_id"                 \
+    " BETWEEN $" low " AND $" high " LIMIT 1) THEN " STORE_RUN_OF(id) " ELSE 1 END"
+#define STORE_RUN_OF(id)                                                                           \
+    "(coalesce((SELECT d.run FROM hie.dead_letter_actions d WHERE d.correlation_id = " id          \
+    " AND d.action = 0 ORDER BY d.run DESC LIMIT 1), 0) + 1)"
+
+/* ---- columns of hie.accepted as array parameters and as results (store_pg_rows.c) ---- */
 #define MESSAGE_COLUMNS                                                                            \
     "correlation_id, parent_id, item, pattern, direction, received_at, due_at, priority, "         \
-    "ordering_key, control_id, message_type, sender, content_type, meta, body"
-#define MESSAGE_UNNEST(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o)                                \
+    "partition, version, ordering_key, control_id, message_type, sender, content_type, meta, body"
+#define MESSAGE_UNNEST(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q)                          \
     "SELECT unnest($" a "::uuid[]) AS correlation_id, unnest($" b "::uuid[]) AS parent_id, "       \
     "unnest($" c "::text[]) AS item, unnest($" d "::int2[]) AS pattern, "                          \
     "unnest($" e "::int2[]) AS direction, unnest($" f "::timestamptz[]) AS received_at, "          \
     "unnest($" g "::timestamptz[]) AS due_at, unnest($" h "::int2[]) AS priority, "                \
-    "unnest($" i "::text[]) AS ordering_key, unnest($" j "::text[]) AS control_id, "               \
-    "unnest($" k "::text[]) AS message_type, unnest($" l "::text[]) AS sender, "                   \
-    "unnest($" m "::text[]) AS content_type, unnest($" n "::bytea[]) AS meta, "                    \
-    "unnest($" o "::bytea[]) AS body"
+    "unnest($" i "::int2[]) AS partition, unnest($" j "::int8[]) AS version, "                     \
+    "unnest($" k "::text[]) AS ordering_key, unnest($" l "::text[]) AS control_id, "               \
+    "unnest($" m "::text[]) AS message_type, unnest($" n "::text[]) AS sender, "                   \
+    "unnest($" o "::text[]) AS content_type, unnest($" p "::bytea[]) AS meta, "                    \
+    "unnest($" q "::bytea[]) AS body"
 /* clang-format on */
-/* Puts the fifteen parameters of MESSAGE_UNNEST. */
+/* Puts the seventeen parameters of MESSAGE_UNNEST. */
 void store_put_messages(struct pg_params *params, struct store_message *const *rows, size_t count);
+/* Puts four parameters: of the rows that have a dedup key, sorted by key, id, key, fingerprint and window; with_flags: and which
+ * rows have one. `order` holds the indices of the rows with a key, in that order: store_sort_keys. */
+void store_put_keys(struct pg_params *params, struct store_message *const *rows, size_t count,
+                    const size_t *order, size_t key_count, bool with_flags);
+/* How many of the rows have a dedup key; *ret_twins: two have the same. */
+size_t store_sort_keys(struct store_message *const *rows, size_t count, size_t *order,
+                       bool *ret_twins);
 /* Puts three parameters: the ids, the lowest and the highest of them. */
 void store_put_ids(struct pg_params *params, const struct uuid *ids, size_t count);
+
+/* What the outcomes of a batch have, so which statement records them. */
+enum settle_shape {
+    SETTLE_ENDS,   /* ends alone */
+    SETTLE_LEASED, /* the same, under leases */
+    SETTLE_REST,   /* retries or children too */
+    SETTLE_WHOLE,  /* whatever there is */
+};
+enum settle_shape store_settle_shape(struct store_outcome *const *rows, size_t count);
 /* Puts the parameters of a settle; sorts `order` (indices of rows) by id. */
 void store_put_outcomes(struct pg_params *params, struct store_outcome *const *rows, size_t *order,
-                        size_t count, bool with_rest);
+                        size_t count, enum settle_shape shape);
+/* Walks the messages that a settle writes in the order in which they were put: each outcome's own one, then its children. */
+struct outcome_messages {
+    struct store_outcome *const *rows;
+    size_t count, row, at;
+};
+/* The next one; NULL past the last. ret_owner: whose it is, ret_child: as a child. */
+const struct store_message *store_next_message(struct outcome_messages *walk,
+                                               const struct store_outcome **ret_owner,
+                                               struct store_message **ret_child);
 
 /* ---- operations ---- */
 void store_pg_accept(struct store *, struct store_message *const *rows, size_t count,
@@ -142,5 +194,25 @@ void store_pg_release(struct store *, const char *name, const char *holder, stor
 void store_pg_low_mark(struct store *, int64_t token, int64_t new_low, store_mark_done *done,
                        void *arg);
 void store_pg_maintain(struct store *, store_done *done, void *arg);
+void store_pg_earlier(struct store *, const char *item, enum messaging_pattern pattern,
+                      const struct store_before *parts, size_t part_count, size_t limit,
+                      store_earlier_done *done, void *arg);
+void store_pg_own(struct store *, const char *worker, const struct store_share *shares,
+                  size_t count, int64_t ttl_ms, store_owned_done *done, void *arg);
+void store_pg_disown(struct store *, const char *worker, const struct store_owned *owned,
+                     size_t count, store_done *done, void *arg);
+void store_pg_dead_letters(struct store *, const char *item, struct uuid before, size_t limit,
+                           store_dead_letters_done *done, void *arg);
+void store_pg_redrive(struct store *, const char *item, const struct uuid *ids, size_t count,
+                      store_ids_done *done, void *arg);
+void store_pg_dismiss(struct store *, const char *item, const struct uuid *ids, size_t count,
+                      store_ids_done *done, void *arg);
+void store_pg_publish(struct store *, struct slice text, struct slice hash, const char *by,
+                      bool only_first, store_production_done *done, void *arg);
+void store_pg_production(struct store *, int64_t known, store_production_done *done, void *arg);
+void store_pg_attend(struct store *, const char *id, const char *kind, int64_t version,
+                     int64_t ttl_ms, store_attended *done, void *arg);
+void store_pg_older(struct store *, const char *item, int64_t version, store_older_done *done,
+                    void *arg);
 
 #endif

@@ -1,33 +1,40 @@
 /* Look-ups over a batch of ids: claims, and the flags known and ended. Waits for the look-up link. Each row is three index probes at
- * most, in the one or two partitions that the batch's range of ids leaves over. A batch with messages taken over goes through
+ * most (four where the batch has redriven ones), in the one or two partitions that the batch's range of ids leaves over. A batch with messages taken over goes through
  * hie.claim, which locks settles out while it counts. */
 #include "base/bug.h"
 #include "store/store_pg.h"
 
 /* clang-format off */
-/* Most batches have no attempt, many no end, anywhere between their lowest and highest id: asked once, that spares the probes
- * of the single rows. */
+/* Most batches have no attempt and no redriven message, many no end, anywhere between their lowest and highest id: asked once,
+ * that spares the probes of the single rows. */
 #define IN_RANGE(column) column " BETWEEN $2 AND $3"
-#define KNOWN                                                                                      \
-    "(SELECT true FROM hie.accepted a WHERE a.correlation_id = u.id"                               \
-    " AND " IN_RANGE("a.correlation_id") ") IS NOT NULL"
+#define SEQ                                                                                        \
+    "(SELECT a.seq FROM hie.accepted a WHERE a.correlation_id = u.id"                              \
+    " AND " IN_RANGE("a.correlation_id") ")"
 #define ENDED                                                                                      \
     "CASE WHEN (SELECT true FROM hie.ended e WHERE " IN_RANGE("e.correlation_id") " LIMIT 1)"      \
-    " THEN (SELECT true FROM hie.ended e WHERE e.correlation_id = u.id AND e.run = 1"              \
+    " THEN (SELECT true FROM hie.ended e WHERE e.correlation_id = u.id AND e.run = u.run"          \
     " AND " IN_RANGE("e.correlation_id") ") IS NOT NULL ELSE false END"
 #define NEXT_ATTEMPT                                                                               \
     "CASE WHEN (SELECT true FROM hie.attempts t WHERE " IN_RANGE("t.correlation_id") " LIMIT 1)"   \
     " THEN coalesce((SELECT t.attempt FROM hie.attempts t WHERE t.correlation_id = u.id"           \
-    " AND t.run = 1 AND " IN_RANGE("t.correlation_id") " ORDER BY t.attempt DESC LIMIT 1), 0) + 1" \
-    " ELSE 1 END"
-#define FROM_IDS " FROM (SELECT unnest($1::uuid[]) AS id) u"
+    " AND t.run = u.run AND " IN_RANGE("t.correlation_id")                                         \
+    " ORDER BY t.attempt DESC LIMIT 1), 0) + 1 ELSE 1 END"
+#define FROM_IDS                                                                                   \
+    " FROM (SELECT v.id, " STORE_RUN("v.id", "2", "3") " AS run"                                   \
+    " FROM (SELECT unnest($1::uuid[]) AS id) v OFFSET 0) u"
 
-static const struct pg_statement known_statement = {STATEMENT_KNOWN, "SELECT " KNOWN FROM_IDS};
+/* What was forgotten has its end alone. */
+static const struct pg_statement known_statement = {
+    STATEMENT_KNOWN,
+    "SELECT coalesce(" SEQ ", (SELECT 0 FROM hie.ended e WHERE e.correlation_id = u.id"
+    " AND " IN_RANGE("e.correlation_id") " LIMIT 1)) IS NOT NULL"
+    " FROM (SELECT unnest($1::uuid[]) AS id) u"};
 static const struct pg_statement ended_statement = {STATEMENT_ENDED, "SELECT " ENDED FROM_IDS};
 static const struct pg_statement claim_statement = {
-    STATEMENT_CLAIM, "SELECT " KNOWN ", " ENDED ", 1, " NEXT_ATTEMPT FROM_IDS};
+    STATEMENT_CLAIM, "SELECT " SEQ ", " ENDED ", u.run, " NEXT_ATTEMPT FROM_IDS};
 static const struct pg_statement take_over_statement = {
-    STATEMENT_TAKE_OVER, "SELECT known, ended, run, attempt FROM hie.claim($1, $4, $2, $3, $5)"};
+    STATEMENT_TAKE_OVER, "SELECT seq, ended, run, attempt FROM hie.claim($1, $4, $2, $3, $5)"};
 /* clang-format on */
 
 /* ---- flags ---- */
@@ -127,8 +134,9 @@ static void on_claim(struct pg_request *request, const struct pg_answer *answer)
         BUG_ON(pg_result_rows(answer->result) != op->count);
         for (size_t i = 0; i < op->count; i++) {
             struct store_claim *row = &op->rows[i];
-            row->known = pg_get_bool(answer->result, i, 0);
+            row->seq = pg_get_int(answer->result, i, 0);
             row->ended = pg_get_bool(answer->result, i, 1);
+            row->known = row->ended || !pg_result_is_null(answer->result, i, 0);
             row->run = (int)pg_get_int(answer->result, i, 2);
             row->attempt = (int)pg_get_int(answer->result, i, 3);
         }

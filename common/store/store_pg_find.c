@@ -5,28 +5,32 @@
 
 #define CHILDREN_TOLD_MAX 1000
 
+/* clang-format off */
+/* Of one that was forgotten there is the end alone. */
 static const struct pg_statement find_statement = {
     STATEMENT_FIND,
-    "SELECT a.parent_id, a.item, hie.pattern_word(a.pattern), hie.direction_word(a.direction),"
-    " coalesce(hie.status_word(e.status),"
+    "SELECT a.parent_id, coalesce(a.item, e.item), hie.pattern_word(coalesce(a.pattern, e.pattern)),"
+    " hie.direction_word(a.direction), coalesce(hie.status_word(e.status),"
     " CASE WHEN f.attempt IS NOT NULL THEN 'retrying' ELSE 'accepted' END),"
     " coalesce(e.attempt, t.attempt, 0), CASE WHEN e.status IS NULL THEN f.error ELSE e.error END,"
     " a.received_at, e.at, a.control_id, a.message_type, a.sender,"
     " ARRAY(SELECT c.correlation_id FROM hie.accepted c WHERE c.correlation_id BETWEEN $2 AND $3"
     " AND c.parent_id = $1 ORDER BY c.seq LIMIT 1000)"
-    " FROM hie.accepted a"
-    " LEFT JOIN LATERAL (SELECT x.status, x.attempt, x.error, x.at FROM hie.ended x"
-    " WHERE x.correlation_id = $1 AND x.run = 1 LIMIT 1) e ON true"
+    " FROM (SELECT " STORE_RUN_OF("$1") " AS run OFFSET 0) r"
+    " LEFT JOIN LATERAL (SELECT * FROM hie.accepted x WHERE x.correlation_id = $1 LIMIT 1) a ON true"
+    " LEFT JOIN LATERAL (SELECT x.status, x.attempt, x.error, x.at, x.item, x.pattern FROM hie.ended x"
+    " WHERE x.correlation_id = $1 AND x.run = r.run LIMIT 1) e ON true"
     " LEFT JOIN LATERAL (SELECT x.attempt FROM hie.attempts x"
-    " WHERE x.correlation_id = $1 AND x.run = 1 ORDER BY x.attempt DESC LIMIT 1) t ON true"
+    " WHERE x.correlation_id = $1 AND x.run = r.run ORDER BY x.attempt DESC LIMIT 1) t ON true"
     " LEFT JOIN LATERAL (SELECT x.attempt, x.error FROM hie.attempts x"
-    " WHERE x.correlation_id = $1 AND x.run = 1 AND x.kind = 0 ORDER BY x.attempt DESC LIMIT 1) f"
-    " ON true WHERE a.correlation_id = $1"};
+    " WHERE x.correlation_id = $1 AND x.run = r.run AND x.kind = 0 ORDER BY x.attempt DESC LIMIT 1) f"
+    " ON true WHERE a.item IS NOT NULL OR e.item IS NOT NULL"};
 static const struct pg_statement body_statement = {
     STATEMENT_BODY, "SELECT body, content_type FROM hie.accepted WHERE correlation_id = $1"};
 static const struct pg_statement reply_statement = {
-    STATEMENT_REPLY, "SELECT reply, reply_content_type FROM hie.ended"
-                     " WHERE correlation_id = $1 AND run = 1 AND reply IS NOT NULL"};
+    STATEMENT_REPLY, "SELECT reply, reply_content_type FROM hie.ended WHERE correlation_id = $1"
+                     " AND run = " STORE_RUN_OF("$1") " AND reply IS NOT NULL"};
+/* clang-format on */
 
 struct find_op {
     struct store_op op;
@@ -65,7 +69,8 @@ static void on_found(struct pg_request *request, const struct pg_answer *answer)
         record.state = pg_get_text(result, 0, 4);
         record.attempts = (int)pg_get_int(result, 0, 5);
         record.error = text_or_null(result, 6);
-        record.received_us = pg_get_time(result, 0, 7);
+        record.received_us = pg_result_is_null(result, 0, 7) ? uuid_wall_ms(op->id) * 1000
+                                                             : pg_get_time(result, 0, 7);
         record.finished_us = pg_get_time(result, 0, 8);
         record.control_id = pg_get_text(result, 0, 9);
         record.message_type = pg_get_text(result, 0, 10);

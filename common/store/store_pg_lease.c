@@ -1,4 +1,5 @@
-/* Leases by the database's clock, the low mark, and the partitions of the days to come. Waits for the look-up link. */
+/* Leases by the database's clock, the low mark, and what is seen to by the hour: tables of the days to come and gone. Waits for
+ * the link of scans. */
 #include "store/store_pg.h"
 
 /* One statement decides: the row lock puts those who want it in a line, and each looks at the row as the one before left it. */
@@ -17,14 +18,21 @@ static const struct pg_statement mark_read_statement = {STATEMENT_MARK_READ,
                                                         "SELECT hie.low_mark()"};
 static const struct pg_statement mark_raise_statement = {
     STATEMENT_MARK_RAISE, "SELECT hie.raise_low_mark($1::int8, $2::int8)"};
-static const struct pg_statement maintain_statement = {
-    STATEMENT_MAINTAIN, "SELECT hie.make_partitions((now() AT TIME ZONE 'UTC')::date - 1,"
-                        " (now() AT TIME ZONE 'UTC')::date + 7)"};
+/* Each a transaction of its own: the locks of one are not held while another waits. */
+static const struct pg_statement maintain_statements[] = {
+    {STATEMENT_MAINTAIN, "SELECT hie.make_partitions((now() AT TIME ZONE 'UTC')::date - 1,"
+                         " (now() AT TIME ZONE 'UTC')::date + 7)"},
+    {STATEMENT_MAINTAIN_KEYS, "SELECT hie.make_dedup_partitions((now() AT TIME ZONE 'UTC')::date"
+                              " - 1, (now() AT TIME ZONE 'UTC')::date + 7)"},
+    {STATEMENT_FORGET_GONE, "SELECT hie.forget_gone()"},
+};
+#define MAINTAIN_STEPS (sizeof(maintain_statements) / sizeof(maintain_statements[0]))
 
 struct lease_op {
     struct store_op op;
     const char *name, *holder; /* copies */
     int64_t number, token;
+    size_t step; /* of maintain_statements */
     store_leased *leased;
     store_mark_done *marked;
     store_done *done;
@@ -131,9 +139,19 @@ void store_pg_low_mark(struct store *store, int64_t token, int64_t new_low, stor
                   encode_mark, on_marked);
 }
 
+static void on_maintained(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct lease_op *op = (struct lease_op *)request;
+    if (answer->err.code == ERR_NONE && ++op->step < MAINTAIN_STEPS)
+        store_op_send(&op->op, LINK_SCANS, &maintain_statements[op->step], encode_nothing,
+                      on_maintained);
+    else
+        on_done(request, answer);
+}
+
 void store_pg_maintain(struct store *store, store_done *done, void *arg)
 {
     struct lease_op *op = new_lease(store, NULL, NULL, arg);
     op->done = done;
-    store_op_send(&op->op, LINK_SCANS, &maintain_statement, encode_nothing, on_done);
+    store_op_send(&op->op, LINK_SCANS, &maintain_statements[0], encode_nothing, on_maintained);
 }

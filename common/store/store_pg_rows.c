@@ -55,6 +55,22 @@ static void put_priority(struct pg_params *params, const struct store_message *r
     pg_put_int2(params, row->priority);
 }
 
+static void put_partition(struct pg_params *params, const struct store_message *row)
+{
+    if (row->partition < 0)
+        pg_put_null(params);
+    else
+        pg_put_int2(params, row->partition);
+}
+
+static void put_version(struct pg_params *params, const struct store_message *row)
+{
+    if (row->version == 0)
+        pg_put_null(params);
+    else
+        pg_put_int8(params, row->version);
+}
+
 static void put_ordering_key(struct pg_params *params, const struct store_message *row)
 {
     pg_put_text_or_null(params, row->ordering_key, PG_TEXT_CHARS);
@@ -100,9 +116,10 @@ static const struct {
 } message_columns[] = {
     {PG_UUID, put_id},           {PG_UUID, put_parent},       {PG_TEXT, put_item},
     {PG_INT2, put_pattern},      {PG_INT2, put_direction},    {PG_TIMESTAMPTZ, put_received},
-    {PG_TIMESTAMPTZ, put_due},   {PG_INT2, put_priority},     {PG_TEXT, put_ordering_key},
-    {PG_TEXT, put_control_id},   {PG_TEXT, put_message_type}, {PG_TEXT, put_sender},
-    {PG_TEXT, put_content_type}, {PG_BYTEA, put_meta},        {PG_BYTEA, put_body},
+    {PG_TIMESTAMPTZ, put_due},   {PG_INT2, put_priority},     {PG_INT2, put_partition},
+    {PG_INT8, put_version},      {PG_TEXT, put_ordering_key}, {PG_TEXT, put_control_id},
+    {PG_TEXT, put_message_type}, {PG_TEXT, put_sender},       {PG_TEXT, put_content_type},
+    {PG_BYTEA, put_meta},        {PG_BYTEA, put_body},
 };
 
 void store_put_messages(struct pg_params *params, struct store_message *const *rows, size_t count)
@@ -123,6 +140,63 @@ void store_put_ids(struct pg_params *params, const struct uuid *ids, size_t coun
     pg_param_uuids(params, ids, count);
     pg_param_uuid(params, range.low);
     pg_param_uuid(params, range.high);
+}
+
+/* ---- dedup keys ---- */
+
+static int compare_keys(const void *left, const void *right, void *arg)
+{
+    struct store_message *const *rows = arg;
+    const struct store_message *a = rows[*(const size_t *)left], *b = rows[*(const size_t *)right];
+    return memcmp(a->dedup_key.bytes, b->dedup_key.bytes, sizeof(a->dedup_key.bytes));
+}
+
+size_t store_sort_keys(struct store_message *const *rows, size_t count, size_t *order,
+                       bool *ret_twins)
+{
+    size_t key_count = 0;
+    *ret_twins = false;
+    for (size_t i = 0; i < count; i++) {
+        if (!uuid_is_none(rows[i]->dedup_key))
+            order[key_count++] = i;
+    }
+    /* Two batches that meet in some keys take them in the same order. */
+    qsort_r(order, key_count, sizeof(*order), compare_keys, (void *)rows);
+    for (size_t i = 1; i < key_count; i++)
+        *ret_twins |= compare_keys(&order[i - 1], &order[i], (void *)rows) == 0;
+    return key_count;
+}
+
+static int64_t window_of(const struct store_message *row)
+{
+    return row->dedup_window_ms > STORE_DEDUP_MAX_MS ? STORE_DEDUP_MAX_MS : row->dedup_window_ms;
+}
+
+void store_put_keys(struct pg_params *params, struct store_message *const *rows, size_t count,
+                    const size_t *order, size_t key_count, bool with_flags)
+{
+    pg_array_begin(params, PG_UUID, key_count);
+    for (size_t i = 0; i < key_count; i++)
+        pg_put_uuid(params, rows[order[i]]->id);
+    pg_param_end(params);
+    pg_array_begin(params, PG_UUID, key_count);
+    for (size_t i = 0; i < key_count; i++)
+        pg_put_uuid(params, rows[order[i]]->dedup_key);
+    pg_param_end(params);
+    pg_array_begin(params, PG_UUID, key_count);
+    for (size_t i = 0; i < key_count; i++)
+        pg_put_uuid(params, rows[order[i]]->dedup_fingerprint);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT8, key_count);
+    for (size_t i = 0; i < key_count; i++)
+        pg_put_int8(params, window_of(rows[order[i]]));
+    pg_param_end(params);
+    if (!with_flags)
+        return;
+    pg_array_begin(params, PG_BOOL, count);
+    for (size_t i = 0; i < count; i++)
+        pg_put_bool(params, !uuid_is_none(rows[i]->dedup_key));
+    pg_param_end(params);
 }
 
 /* ---- outcomes ---- */
@@ -184,16 +258,37 @@ static void put_error(struct pg_params *params, const struct store_outcome *row)
     pg_put_text_or_null(params, slice_text(row->error), PG_ERROR_CHARS);
 }
 
-static void put_reply_type(struct pg_params *params, const struct store_outcome *row)
+static bool is_forgotten(const struct store_outcome *row)
 {
-    pg_put_text_or_null(params, row->reply_content_type, PG_TEXT_CHARS);
+    return row->forget && row->end == STORE_COMPLETED;
 }
 
 /* A completed message has a reply, if an empty one. */
 static void put_reply(struct pg_params *params, const struct store_outcome *row)
 {
-    if (row->reply.len || row->end == STORE_COMPLETED)
+    if (!is_forgotten(row) && (row->reply.len || row->end == STORE_COMPLETED))
         pg_put_bytes(params, row->reply);
+    else
+        pg_put_null(params);
+}
+
+static void put_reply_type(struct pg_params *params, const struct store_outcome *row)
+{
+    if (is_forgotten(row))
+        pg_put_null(params);
+    else
+        pg_put_text_or_null(params, row->reply_content_type, PG_TEXT_CHARS);
+}
+
+static void put_lease_token(struct pg_params *params, const struct store_outcome *row)
+{
+    pg_put_int8(params, row->lease_token);
+}
+
+static void put_forgotten(struct pg_params *params, const struct store_outcome *row)
+{
+    if (is_forgotten(row))
+        pg_put_bool(params, true);
     else
         pg_put_null(params);
 }
@@ -217,6 +312,9 @@ static const struct outcome_column retry_columns[] = {
     {PG_TIMESTAMPTZ, put_retry_due}, {PG_TEXT, put_error},
 };
 
+static const struct outcome_column lease_column[] = {{PG_INT8, put_lease_token}};
+static const struct outcome_column forgotten_column[] = {{PG_BOOL, put_forgotten}};
+
 static void put_columns(struct pg_params *params, const struct outcome_column *columns,
                         size_t column_count, struct store_outcome *const *rows, const size_t *order,
                         size_t count, bool retries)
@@ -235,19 +333,59 @@ static void put_columns(struct pg_params *params, const struct outcome_column *c
     }
 }
 
-/* In the order of the rows given, not of their ids: it is the order of their seq. */
-static void put_children(struct pg_params *params, struct store_outcome *const *rows, size_t count)
+const struct store_message *store_next_message(struct outcome_messages *walk,
+                                               const struct store_outcome **ret_owner,
+                                               struct store_message **ret_child)
 {
-    size_t child_count = 0, at = 0;
-    for (size_t i = 0; i < count; i++)
-        child_count += rows[i]->child_count;
-    struct store_message **children = mem_array(child_count, sizeof(*children));
-    for (size_t i = 0; i < count; i++) {
-        for (size_t j = 0; j < rows[i]->child_count; j++)
-            children[at++] = &rows[i]->children[j];
+    for (; walk->row < walk->count; walk->row++, walk->at = 0) {
+        const struct store_outcome *row = walk->rows[walk->row];
+        const struct store_message *own = is_forgotten(row) ? NULL : row->message;
+        size_t own_count = own != NULL;
+        if (walk->at == own_count + row->child_count)
+            continue;
+        *ret_owner = row;
+        *ret_child = walk->at < own_count ? NULL : &row->children[walk->at - own_count];
+        walk->at++;
+        return *ret_child ? *ret_child : own;
     }
-    store_put_messages(params, children, child_count);
-    free(children);
+    return NULL;
+}
+
+/* In the order of the rows given, not of their ids: it is the order of their seq. */
+static void put_outcome_messages(struct pg_params *params, struct store_outcome *const *rows,
+                                 size_t count, bool with_owners)
+{
+    struct outcome_messages walk = {.rows = rows, .count = count};
+    const struct store_outcome *owner;
+    struct store_message *child;
+    size_t message_count = 0, at = 0;
+    while (store_next_message(&walk, &owner, &child))
+        message_count++;
+    struct store_message **messages = mem_array(message_count, sizeof(*messages));
+    struct uuid *owners = mem_array(message_count, sizeof(*owners));
+    walk = (struct outcome_messages){.rows = rows, .count = count};
+    for (const struct store_message *m; (m = store_next_message(&walk, &owner, &child)); at++) {
+        messages[at] = (struct store_message *)m; /* only read */
+        owners[at] = owner->id;
+    }
+    store_put_messages(params, messages, message_count);
+    if (with_owners)
+        pg_param_uuids(params, owners, message_count);
+    free(messages);
+    free(owners);
+}
+
+enum settle_shape store_settle_shape(struct store_outcome *const *rows, size_t count)
+{
+    bool leased = false, rest = false, whole = false;
+    for (size_t i = 0; i < count; i++) {
+        leased |= rows[i]->lease_token != 0;
+        rest |= rows[i]->end == STORE_RETRY || rows[i]->child_count;
+        whole |= rows[i]->message || is_forgotten(rows[i]);
+    }
+    if (whole || (leased && rest))
+        return SETTLE_WHOLE;
+    return leased ? SETTLE_LEASED : rest ? SETTLE_REST : SETTLE_ENDS;
 }
 
 static int compare_rows(const void *left, const void *right, void *arg)
@@ -259,7 +397,7 @@ static int compare_rows(const void *left, const void *right, void *arg)
 }
 
 void store_put_outcomes(struct pg_params *params, struct store_outcome *const *rows, size_t *order,
-                        size_t count, bool with_rest)
+                        size_t count, enum settle_shape shape)
 {
     struct id_range range = {UUID_NONE, UUID_NONE};
     for (size_t i = 0; i < count; i++) {
@@ -272,9 +410,16 @@ void store_put_outcomes(struct pg_params *params, struct store_outcome *const *r
     pg_param_uuid(params, range.high);
     put_columns(params, end_columns, sizeof(end_columns) / sizeof(end_columns[0]), rows, order,
                 count, false);
-    if (!with_rest)
+    if (shape == SETTLE_LEASED)
+        put_columns(params, lease_column, 1, rows, order, count, false);
+    if (shape == SETTLE_ENDS || shape == SETTLE_LEASED)
         return;
     put_columns(params, retry_columns, sizeof(retry_columns) / sizeof(retry_columns[0]), rows,
                 order, count, true);
-    put_children(params, rows, count);
+    put_outcome_messages(params, rows, count, shape == SETTLE_WHOLE);
+    if (shape == SETTLE_REST)
+        return;
+    put_columns(params, lease_column, 1, rows, order, count, false);
+    put_columns(params, lease_column, 1, rows, order, count, true);
+    put_columns(params, forgotten_column, 1, rows, order, count, false);
 }

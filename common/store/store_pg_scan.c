@@ -1,5 +1,5 @@
-/* Reading many: unfinished messages page by page, the unfinished children of messages, counts by item. Waits for the look-up
- * link; each statement looks at a bounded number of rows, so that claims behind it do not wait long. */
+/* Reading many: unfinished messages page by page, the unfinished children of messages, counts by item. Waits for the links of
+ * look-ups and scans; each statement looks at a bounded number of rows, so that claims behind it do not wait long. */
 #include "base/bug.h"
 #include "base/mem.h"
 #include "store/store_pg.h"
@@ -15,17 +15,17 @@ _Static_assert(MESSAGE_INLINE_MAX == 65536 && STORE_BATCH_BYTES == 33554432, "th
 /* Bounds by two parameters, so that partitions are pruned before the statement starts. */
 #define BETWEEN(column, low, high) column " BETWEEN $" low " AND $" high
 #define NOT_ENDED(low, high)                                                                       \
-    "(SELECT true FROM hie.ended e WHERE e.correlation_id = a.correlation_id AND e.run = 1"        \
+    "(SELECT true FROM hie.ended e WHERE e.correlation_id = a.correlation_id AND e.run = a.run"    \
     " AND " BETWEEN("e.correlation_id", low, high) ") IS NULL"
 /* The latest retry's due time goes before the message's own. A large body stays behind, and so does what passes 32 MiB in
  * one answer: octet_length does not read it. */
 #define WHOLE_COLUMNS(low, high)                                                                   \
     "r.correlation_id, r.item, r.pattern, r.received_at,"                                          \
     " coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = r.correlation_id"     \
-    " AND t.run = 1 AND " BETWEEN("t.correlation_id", low, high)                                   \
+    " AND t.run = r.run AND " BETWEEN("t.correlation_id", low, high)                               \
     " ORDER BY t.attempt DESC LIMIT 1), r.due_at),"                                                \
-    " r.seq, r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, r.message_type,"  \
-    " r.sender, r.content_type, r.meta,"                                                           \
+    " r.seq, coalesce(r.partition, -1::int2), r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, r.message_type,"  \
+    " r.sender, r.content_type, r.meta, r.version,"                                                           \
     " CASE WHEN octet_length(r.body) <= 65536"                                                     \
     " AND sum(least(octet_length(r.body), 65537)) OVER (ORDER BY r.seq) <= 33554432"               \
     " THEN r.body END, octet_length(r.body)"
@@ -35,7 +35,8 @@ static const struct pg_statement unfinished_statement = {
     STATEMENT_UNFINISHED,
     "SELECT a.correlation_id, a.item, a.pattern, a.received_at,"
     " coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = p.correlation_id"
-    " AND t.run = 1 ORDER BY t.attempt DESC LIMIT 1), a.due_at), p.seq, p.looked_at, p.last_seq"
+    " AND t.run = p.run ORDER BY t.attempt DESC LIMIT 1), a.due_at), p.seq,"
+    " coalesce(a.partition, -1::int2), p.looked_at, p.last_seq"
     " FROM (SELECT * FROM hie.open_page($1::int8, $3::int8::int4) o"
     " ORDER BY o.seq NULLS FIRST LIMIT $2::int8 + 1) p"
     " LEFT JOIN LATERAL (SELECT * FROM hie.accepted b WHERE b.correlation_id = p.correlation_id"
@@ -44,22 +45,26 @@ static const struct pg_statement unfinished_statement = {
 /* $1, $2, $3: parents and the lowest and highest id of their children; $4, $5 bound them all. */
 static const struct pg_statement children_statement = {
     STATEMENT_CHILDREN,
-    "SELECT " WHOLE_COLUMNS("4", "5") " FROM (SELECT a.* FROM"
+    "SELECT " WHOLE_COLUMNS("4", "5") " FROM (SELECT a.* FROM (SELECT c.*,"
+    " " STORE_RUN("c.correlation_id", "4", "5") " AS run FROM"
     " (SELECT unnest($1::uuid[]) AS id, unnest($2::uuid[]) AS low, unnest($3::uuid[]) AS high) u,"
     " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id BETWEEN u.low AND u.high"
-    " AND " BETWEEN("c.correlation_id", "4", "5") " AND c.parent_id = u.id OFFSET 0) a"
+    " AND " BETWEEN("c.correlation_id", "4", "5") " AND c.parent_id = u.id OFFSET 0) c OFFSET 0) a"
     " WHERE " NOT_ENDED("4", "5") ") r ORDER BY r.seq"};
 
 static const struct pg_statement fetch_statement = {
     STATEMENT_FETCH,
-    "SELECT " WHOLE_COLUMNS("2", "3") " FROM (SELECT a.* FROM (SELECT unnest($1::uuid[]) AS id) u,"
+    "SELECT " WHOLE_COLUMNS("2", "3") " FROM (SELECT a.* FROM (SELECT c.*,"
+    " " STORE_RUN("c.correlation_id", "2", "3") " AS run FROM (SELECT unnest($1::uuid[]) AS id) u,"
     " LATERAL (SELECT * FROM hie.accepted c WHERE c.correlation_id = u.id"
-    " AND " BETWEEN("c.correlation_id", "2", "3") " LIMIT 1) a"
+    " AND " BETWEEN("c.correlation_id", "2", "3") " LIMIT 1) c OFFSET 0) a"
     " WHERE " NOT_ENDED("2", "3") ") r ORDER BY r.seq"};
 
 static const struct pg_statement count_dead_statement = {
     STATEMENT_COUNT_DEAD,
-    "SELECT e.item, count(*) FROM hie.ended e WHERE e.status = 1 GROUP BY e.item"};
+    "SELECT e.item, count(*) FROM hie.ended e WHERE e.status = 1"
+    " AND (SELECT true FROM hie.dead_letter_actions d WHERE d.correlation_id = e.correlation_id"
+    " AND d.run = e.run) IS NULL GROUP BY e.item"};
 
 /* The line without an item stands for the page. */
 static const struct pg_statement count_open_statement = {
@@ -92,24 +97,26 @@ static void read_light(const struct pg_result *result, size_t row, struct store_
     m->received_us = pg_get_time(result, row, 3);
     m->due_ms = pg_get_time(result, row, 4) / 1000;
     m->seq = pg_get_int(result, row, 5);
+    m->partition = (int)pg_get_int(result, row, 6);
 }
 
 static void read_whole(const struct pg_result *result, size_t row, struct store_unfinished *ret)
 {
     struct store_message *m = &ret->message;
     read_light(result, row, ret);
-    m->parent = pg_get_uuid(result, row, 6);
-    m->direction = (enum message_direction)pg_get_int(result, row, 7);
-    m->priority = (int)pg_get_int(result, row, 8);
-    m->ordering_key = pg_get_bytes(result, row, 9);
-    m->control_id = pg_get_bytes(result, row, 10);
-    m->message_type = pg_get_bytes(result, row, 11);
-    m->sender = pg_get_bytes(result, row, 12);
-    m->content_type = pg_get_bytes(result, row, 13);
-    m->meta = pg_get_bytes(result, row, 14);
-    struct slice body = pg_get_bytes(result, row, 15);
+    m->parent = pg_get_uuid(result, row, 7);
+    m->direction = (enum message_direction)pg_get_int(result, row, 8);
+    m->priority = (int)pg_get_int(result, row, 9);
+    m->ordering_key = pg_get_bytes(result, row, 10);
+    m->control_id = pg_get_bytes(result, row, 11);
+    m->message_type = pg_get_bytes(result, row, 12);
+    m->sender = pg_get_bytes(result, row, 13);
+    m->content_type = pg_get_bytes(result, row, 14);
+    m->meta = pg_get_bytes(result, row, 15);
+    m->version = pg_get_int(result, row, 16);
+    struct slice body = pg_get_bytes(result, row, 17);
     m->body = body_of(body.ptr, body.len);
-    ret->body_len = (uint64_t)pg_get_int(result, row, 16);
+    ret->body_len = (uint64_t)pg_get_int(result, row, 18);
 }
 
 static void encode_unfinished(struct pg_request *request, struct pg_params *params)
@@ -135,11 +142,11 @@ static void on_unfinished(struct pg_request *request, const struct pg_answer *an
         rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
         for (size_t i = 0; i < count; i++)
             read_light(result, i + 1, &rows[i]);
-        int64_t looked_at = pg_get_int(result, 0, 6);
+        int64_t looked_at = pg_get_int(result, 0, 7);
         if (count == op->limit)
             next_seq = rows[count - 1].message.seq;
         else if (looked_at)
-            next_seq = pg_get_int(result, 0, 7);
+            next_seq = pg_get_int(result, 0, 8);
         end = count < op->limit && looked_at < STORE_LOOK_MAX;
     }
     store_op_detach(&op->op);

@@ -1,0 +1,208 @@
+/* fifo: whose a partition is, and what comes before the messages that its owner claimed. `earlier` waits for the look-up link, the
+ * others for the one of scans. */
+#include "base/bug.h"
+#include "store/store_pg.h"
+
+/* clang-format off */
+#define LOW "(SELECT m.low FROM hie.marks m WHERE m.name = 'low')"
+/* Below the mark only stragglers are unfinished. $1 item, $2 pattern, $3 partitions, $4 after, $5 up to, $6 rows at most. */
+static const struct pg_statement earlier_statement = {
+    STATEMENT_EARLIER,
+    "SELECT x.correlation_id, p.partition, x.seq FROM (SELECT unnest($3::int2[]) AS partition,"
+    " unnest($4::int8[]) AS after_seq, unnest($5::int8[]) AS upto_seq) p, LATERAL ("
+    "(SELECT s.seq, s.correlation_id FROM hie.stragglers s"
+    " WHERE s.item = $1::text AND s.pattern = $2::int8::int2 AND s.partition = p.partition"
+    " AND s.seq > p.after_seq AND s.seq < p.upto_seq AND s.seq <= " LOW
+    " AND (SELECT true FROM hie.ended e WHERE e.correlation_id = s.correlation_id"
+    " AND e.run = s.run) IS NULL ORDER BY s.seq LIMIT $6::int8)"
+    " UNION ALL "
+    "(SELECT a.seq, a.correlation_id FROM hie.accepted a"
+    " WHERE a.item = $1::text AND a.pattern = $2::int8::int2 AND a.partition = p.partition"
+    " AND a.seq > greatest(p.after_seq, " LOW ") AND a.seq < p.upto_seq"
+    " AND (SELECT true FROM hie.ended e WHERE e.correlation_id = a.correlation_id"
+    " AND e.run = " STORE_RUN_OF("a.correlation_id") ") IS NULL ORDER BY a.seq LIMIT $6::int8)"
+    ") x ORDER BY x.seq LIMIT $6::int8"};
+static const struct pg_statement own_statement = {
+    STATEMENT_OWN, "SELECT item, pattern, partition, token, wanted"
+                   " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::int8)"};
+static const struct pg_statement disown_statement = {
+    STATEMENT_DISOWN, "SELECT hie.disown($1::text, $2::text[], $3::int2[], $4::int2[])"};
+/* clang-format on */
+
+/* ---- earlier ---- */
+
+struct earlier_op {
+    struct store_op op;
+    const char *item;
+    enum messaging_pattern pattern;
+    const struct store_before *parts;
+    size_t part_count, limit;
+    store_earlier_done *done;
+    void *arg;
+};
+
+static void encode_earlier(struct pg_request *request, struct pg_params *params)
+{
+    const struct earlier_op *op = (const struct earlier_op *)request;
+    pg_param_text(params, slice_text(op->item), PG_TEXT_CHARS);
+    pg_param_int8(params, (int64_t)op->pattern);
+    pg_array_begin(params, PG_INT2, op->part_count);
+    for (size_t i = 0; i < op->part_count; i++)
+        pg_put_int2(params, (int)op->parts[i].partition);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT8, op->part_count);
+    for (size_t i = 0; i < op->part_count; i++)
+        pg_put_int8(params, op->parts[i].after_seq);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT8, op->part_count);
+    for (size_t i = 0; i < op->part_count; i++)
+        pg_put_int8(params, op->parts[i].upto_seq);
+    pg_param_end(params);
+    pg_param_int8(params, (int64_t)op->limit + 1);
+}
+
+static void on_earlier(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct earlier_op *op = (struct earlier_op *)request;
+    struct err err = store_err(answer);
+    size_t count = err.code == ERR_NONE ? pg_result_rows(answer->result) : 0;
+    bool full = count > op->limit;
+    if (full)
+        count = op->limit;
+    struct store_earlier *rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
+    for (size_t i = 0; i < count; i++) {
+        rows[i].id = pg_get_uuid(answer->result, i, 0);
+        rows[i].partition = (unsigned)pg_get_int(answer->result, i, 1);
+        rows[i].seq = pg_get_int(answer->result, i, 2);
+    }
+    store_op_detach(&op->op);
+    op->done(op->arg, &err, rows, count, full);
+    store_op_free(&op->op);
+}
+
+void store_pg_earlier(struct store *store, const char *item, enum messaging_pattern pattern,
+                      const struct store_before *parts, size_t part_count, size_t limit,
+                      store_earlier_done *done, void *arg)
+{
+    BUG_ON(part_count > STORE_BATCH_MAX || limit > STORE_LOOK_MAX);
+    struct earlier_op *op = store_op_new(store, sizeof(*op));
+    op->item = item;
+    op->pattern = pattern;
+    op->parts = parts;
+    op->part_count = part_count;
+    op->limit = limit;
+    op->done = done;
+    op->arg = arg;
+    store_op_send(&op->op, LINK_LOOKUPS, &earlier_statement, encode_earlier, on_earlier);
+}
+
+/* ---- owners ---- */
+
+struct own_op {
+    struct store_op op;
+    const char *worker; /* a copy */
+    const struct store_share *shares;
+    const struct store_owned *owned;
+    size_t count;
+    int64_t ttl_ms;
+    store_owned_done *done;
+    store_done *disowned;
+    void *arg;
+};
+
+static struct own_op *new_own(struct store *store, const char *worker, size_t count, void *arg)
+{
+    struct own_op *op = store_op_new(store, sizeof(*op));
+    op->worker = arena_strdup(&op->op.arena, slice_text(worker));
+    op->count = count;
+    op->arg = arg;
+    return op;
+}
+
+static void encode_own(struct pg_request *request, struct pg_params *params)
+{
+    const struct own_op *op = (const struct own_op *)request;
+    pg_param_text(params, slice_text(op->worker), PG_TEXT_CHARS);
+    pg_array_begin(params, PG_TEXT, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_text(params, slice_text(op->shares[i].item), PG_TEXT_CHARS);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT2, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_int2(params, (int)op->shares[i].pattern);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT4, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_int4(params, (int32_t)op->shares[i].partitions);
+    pg_param_end(params);
+    pg_param_int8(params, op->ttl_ms);
+}
+
+static void on_owned(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct own_op *op = (struct own_op *)request;
+    struct err err = store_err(answer);
+    size_t count = err.code == ERR_NONE ? pg_result_rows(answer->result) : 0;
+    struct store_owned *owned = arena_alloc(&op->op.arena, (count + 1) * sizeof(*owned));
+    for (size_t i = 0; i < count; i++) {
+        owned[i].item = pg_get_text(answer->result, i, 0);
+        owned[i].pattern = (enum messaging_pattern)pg_get_int(answer->result, i, 1);
+        owned[i].partition = (unsigned)pg_get_int(answer->result, i, 2);
+        owned[i].token = pg_get_int(answer->result, i, 3);
+        owned[i].wanted = pg_get_bool(answer->result, i, 4);
+    }
+    store_op_detach(&op->op);
+    op->done(op->arg, &err, owned, count);
+    store_op_free(&op->op);
+}
+
+void store_pg_own(struct store *store, const char *worker, const struct store_share *shares,
+                  size_t count, int64_t ttl_ms, store_owned_done *done, void *arg)
+{
+    struct own_op *op = new_own(store, worker, count, arg);
+    op->shares = shares;
+    op->ttl_ms = ttl_ms;
+    op->done = done;
+    store_op_send(&op->op, LINK_SCANS, &own_statement, encode_own, on_owned);
+}
+
+static void encode_disown(struct pg_request *request, struct pg_params *params)
+{
+    const struct own_op *op = (const struct own_op *)request;
+    pg_param_text(params, slice_text(op->worker), PG_TEXT_CHARS);
+    if (op->count == 0) {
+        for (int i = 0; i < 3; i++)
+            pg_param_null(params);
+        return;
+    }
+    pg_array_begin(params, PG_TEXT, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_text(params, slice_text(op->owned[i].item), PG_TEXT_CHARS);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT2, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_int2(params, (int)op->owned[i].pattern);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT2, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_int2(params, (int)op->owned[i].partition);
+    pg_param_end(params);
+}
+
+static void on_disowned(struct pg_request *request, const struct pg_answer *answer)
+{
+    struct own_op *op = (struct own_op *)request;
+    struct err err = store_err(answer);
+    store_op_detach(&op->op);
+    op->disowned(op->arg, &err);
+    store_op_free(&op->op);
+}
+
+void store_pg_disown(struct store *store, const char *worker, const struct store_owned *owned,
+                     size_t count, store_done *done, void *arg)
+{
+    struct own_op *op = new_own(store, worker, count, arg);
+    op->owned = owned;
+    op->disowned = done;
+    store_op_send(&op->op, LINK_SCANS, &disown_statement, encode_disown, on_disowned);
+}
