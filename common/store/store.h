@@ -292,7 +292,8 @@ struct store_ops {
      * `only_first`: nothing happens when there is one. */
     void (*publish)(struct store *, struct slice text, struct slice hash, const char *by,
                     bool only_first, store_production_done *done, void *arg);
-    /* The current version; its text only when it is another than `known`. */
+    /* That version, version 0 when there is none; and the current one, its text only when it is another than `known`. */
+    void (*production_of)(struct store *, int64_t version, store_production_done *done, void *arg);
     void (*production)(struct store *, int64_t known, store_production_done *done, void *arg);
     /* Says that this process lives and which version it has applied; tells the lowest version that a live process has applied. Called
      * every second or so; who has not called for ttl_ms is gone. ttl_ms 0: it leaves. `kind`: "dispatcher", "worker". */

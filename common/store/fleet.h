@@ -1,0 +1,81 @@
+/* The fleet's production in this process: which version is in force, and how an item's queue changes its shape while messages flow.
+ *
+ *   a process:  ALONE (its own file, nothing is claimed or taken in)
+ *                 │ the store is there: publishes its file if none is published
+ *                 ▼
+ *               JOINED: applies the version that is published, and each later one
+ *
+ *   an item whose pattern, queue type, partitions, class or ordering rule a new version changes, or that it leaves out:
+ *
+ *      OPEN ──version applied──▶ CLOSING ──all know it, what is older has ended──▶ CLOSED ──all are closed──▶ OPEN
+ *
+ * While CLOSING the workers finish what was accepted under the version before, in its queue; what comes in waits in the WAL (what
+ * has none is refused) and enters the new queue, in order, once it is OPEN. All processes look at the same two facts in
+ * the store: the lowest stage that a live process has reached, and whether older messages are unfinished. A process that was
+ * silent for longer than its membership lasts stops working until it has heard the fleet's word again.
+ *
+ * A reload publishes this process's file; a file that does not parse is refused and nothing changes. */
+#ifndef HIE_STORE_FLEET_H
+#define HIE_STORE_FLEET_H
+
+#include "model/production.h"
+#include "ops/health.h"
+#include "ops/metrics.h"
+#include "queue/queue.h"
+#include "store/store.h"
+
+struct fleet;
+
+struct fleet_options {
+    struct loop *loop;
+    struct queue *queue;
+    struct store *store;
+    const char *id;         /* this process */
+    const char *kind;       /* "dispatcher", "worker" */
+    const char *path;       /* of its production file */
+    struct production *own; /* read from it; the fleet takes a reference */
+    struct health *health;
+    struct metrics *metrics;
+    /* Another production is in force: fleet_production. What was borrowed from the one before stays valid as long as its
+     * owners hold it. */
+    void (*on_production)(void *arg);
+    /* An item's shape has moved on: look at fleet_shape again. */
+    void (*on_shape)(void *arg, const char *item_id);
+    void *arg;
+};
+
+enum fleet_stage { FLEET_OPEN, FLEET_CLOSING, FLEET_CLOSED };
+
+struct fleet_shape {
+    enum fleet_stage stage;
+    const struct item *old; /* CLOSING: whose queue is being finished; owned by old_production */
+    struct production *old_production;
+};
+
+struct fleet *fleet_new(const struct fleet_options *options);
+struct fleet *fleet_free(struct fleet *fleet);
+void fleet_links_changed(struct fleet *fleet, bool queue_up, bool store_up);
+
+/* The one in force; borrowed until on_production. */
+struct production *fleet_production(const struct fleet *fleet);
+struct fleet_shape fleet_shape(const struct fleet *fleet, const char *item_id);
+/* Where a message belongs that was accepted under `version`: an item of the production in force, or the one that is being finished.
+ * NULL: it waits in the WAL, or there is no such item. */
+const struct item *fleet_route(const struct fleet *fleet, const char *item_id, int64_t version);
+/* It knows the fleet's version and its word is fresh: claims and intake may go on. */
+bool fleet_joined(const struct fleet *fleet);
+
+struct fleet_reloaded {
+    bool refused;                          /* the file is invalid, or cannot be read */
+    const struct diagnostics *diagnostics; /* what it says */
+    int64_t version;                       /* in force afterwards */
+    bool changed;
+    struct slice restart_keys; /* changed keys that take a restart: "redis.url, worker.listen" */
+};
+typedef void fleet_reload_done(void *arg, const struct err *err,
+                               const struct fleet_reloaded *result);
+/* Reads the file anew and publishes it. `done` follows, later; err other than ERR_NONE: the store is away. One at a time: another
+ * one meanwhile ends with ERR_UNAVAILABLE. */
+void fleet_reload(struct fleet *fleet, fleet_reload_done *done, void *arg);
+
+#endif
