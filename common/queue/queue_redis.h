@@ -1,30 +1,39 @@
-/* Inside of the Redis queue: the queue over its two links, and an operation, which is one call of queue.h under way.
+/* Inside of the Redis queue: the queue over its links, and an operation, which is one call of queue.h under way.
  *
- *   queue_redis.c        connections, what a fresh Redis is, operations in general
- *   queue_redis_calls.c  the operations that are one Function call each
- *   queue_redis_claim.c  claim and takeover, which read entries
- *   queue_redis_keys.c   names of keys and the heads of commands */
+ *   queue_redis.c          connections, operations in general
+ *   queue_redis_greeting.c what a fresh Redis is, loading the Functions
+ *   queue_redis_calls.c    the operations on entries that are one Function call each
+ *   queue_redis_beside.c   the same for what stands beside the entries: dead letters, replies, slots, workers
+ *   queue_redis_claim.c    claim, takeover, inherit, pull
+ *   queue_redis_entries.c  the entries that those find
+ *   queue_redis_idle.c     where our consumer stands among the idle, and what it may hold unknown
+ *   queue_redis_keys.c     names of keys and the heads of commands */
 #ifndef HIE_QUEUE_QUEUE_REDIS_H
 #define HIE_QUEUE_QUEUE_REDIS_H
 
 #include "link/redis_link.h"
 #include "queue/queue.h"
 
-#define QUEUE_REDIS_REVISION 4 /* of schemas/redis/hie1.lua */
+#define QUEUE_REDIS_REVISION 5 /* of schemas/redis/hie1-1-base.lua */
 #define QUEUE_REDIS_GROUP "workers"
 #define QUEUE_REDIS_HEAD 8192u /* bytes of a command's name, keys and single arguments, at most */
 
 struct registration;
+struct unsure;
+
+/* See queue_redis_claim.c. */
+enum claim_step { STEP_MISSED, STEP_LOOK, STEP_TAKE, STEP_FETCH, STEP_AGAIN, STEP_END };
 
 struct queue_redis {
     struct queue base; /* first */
     struct loop *loop;
     struct queue_redis_options options; /* its texts are copies */
     struct redis_link *commands;
-    struct redis_link *wakes; /* NULL without a consumer */
+    struct redis_link *wakes;   /* NULL without a consumer */
+    struct redis_link *replies; /* NULL without a listener */
 
-    bool greeted; /* the command link is up and the server is known: operations may go out */
-    bool told_up; /* on_up was called, on_down not yet */
+    bool greeted;   /* the command link is up and the server is known: operations may go out */
+    bool told_up;   /* on_up was called, on_down not yet */
     bool told_down; /* since it was last up */
     bool told_fatal;
     bool freeing;
@@ -37,6 +46,7 @@ struct queue_redis {
     STAILQ_HEAD(op_list, op) deferred; /* to be completed from the loop */
     struct loop_task deferred_task;
     struct registration *registrations; /* where our consumer stands among the idle: uthash */
+    struct unsure *unsures;             /* queues whose entries we may hold and not know: uthash */
 };
 
 struct op;
@@ -69,6 +79,8 @@ struct op {
         queue_promoted *promoted;
         queue_depth_done *depth_done;
         queue_flags_done *flags_done;
+        queue_replies_read *replies_read;
+        queue_slots_done *slots_done;
     };
     union {
         const struct queue_entry *entries;
@@ -86,16 +98,36 @@ struct op {
             int64_t ttl_ms;
         } reply;
         struct {
+            const struct queue_reply *replies;
+            size_t from, to; /* of the command under way */
+        } batch;
+        struct {
+            const struct uuid *ids;
+            size_t from, to;
+            struct body *bodies; /* owned */
+            struct redis_reply *kept;
+        } read;
+        struct {
+            unsigned partitions;
+            int64_t limit, held, want, ttl_ms;
+        } slots;
+        struct {
             const char *host, *items;
             int64_t pid, in_hand, ttl_ms;
         } heartbeat;
         struct {
             size_t max, found;
             int64_t min_idle_ms; /* takeover */
-            bool wait, registered, created;
+            bool fills;          /* max is all that the consumer has room for */
+            bool wait, created, again;
             unsigned rounds;
             char cursor[QUEUE_ENTRY_ID_MAX];
-            struct redis_reply *first, *last;
+            enum claim_step step;
+            int64_t asked_ms; /* STEP_TAKE, monotonic */
+            void (*build_take)(const struct op *op, struct buffer *out);
+            const struct queue_entry *pulled;
+            const struct redis_value *ids;    /* STEP_FETCH; in `last` */
+            struct redis_reply *first, *last; /* with entries, or the ids of those in the next */
         } claim;
     };
 };
@@ -130,17 +162,82 @@ void put_plain_key(struct buffer *out, const struct queue_redis *queue, const ch
                    const char *id);
 void put_id(struct buffer *out, struct uuid id);
 
+/* ---- queue_redis_greeting.c ---- */
+size_t queue_redis_library_size(void);
+void queue_redis_build_load(const struct queue_redis *queue, const void *arg, struct buffer *out);
+/* Sends a greeting: `whole` for a connection that came up, else a look at the epoch key only. */
+void queue_redis_greet(struct queue_redis *queue, bool whole);
+void queue_redis_on_epoch_timer(void *arg);
+/* In queue_redis.c: the server is known, and whether it is another or empty; or it refuses for good. */
+void queue_redis_tell_up(struct queue_redis *queue);
+void queue_redis_tell_fatal(void *arg, const struct err *err);
+
+/* ---- queue_redis_entries.c ---- */
+/* "1700000000000-3": its milliseconds; false when it is none. */
+bool queue_redis_entry_id(struct slice text, char ret[static QUEUE_ENTRY_ID_MAX], int64_t *ret_ms);
+/* What is in the replies that the operation kept. */
+struct queue_claimed *queue_redis_read(struct op *op);
+
+/* ---- queue_redis_idle.c ---- */
+void queue_redis_note_idle(struct queue_redis *queue, struct queue_name name);
+/* Who has all that it asked for leaves the idle, or it would be woken in place of one that can work. */
+void queue_redis_leave_idle(struct op *op);
+/* A reply was lost that may have put entries into our hand. Where it goes on in what is pending: an entry id, or NULL for a queue
+ * that is sure. */
+void queue_redis_note_unsure(struct queue_redis *queue, struct queue_name name, const char *from);
+const char *queue_redis_unsure(const struct queue_redis *queue, struct queue_name name);
+void queue_redis_note_sure(struct queue_redis *queue, struct queue_name name);
+void queue_redis_note_all_sure(struct queue_redis *queue);
+/* A wake signal took our consumer from among the idle of this item and partition. */
+void queue_redis_unregister(struct queue_redis *queue, const char *item, unsigned partition);
+void queue_redis_unregister_all(struct queue_redis *queue);
+
 /* ---- queue_redis_claim.c ---- */
 void queue_redis_claim(struct queue *queue, struct queue_name name, const char *consumer,
                        size_t max, bool wait, queue_claim_done *done, void *arg);
 void queue_redis_takeover(struct queue *queue, struct queue_name name, const char *consumer,
                           int64_t min_idle_ms, size_t max, queue_claim_done *done, void *arg);
-/* A wake signal took our consumer from among the idle of this item and partition. */
-void queue_redis_unregister(struct queue_redis *queue, const char *item, unsigned partition);
-void queue_redis_unregister_all(struct queue_redis *queue);
+void queue_redis_inherit(struct queue *queue, struct queue_name name, const char *consumer,
+                         size_t max, queue_claim_done *done, void *arg);
+void queue_redis_pull(struct queue *queue, struct queue_name name, const char *consumer,
+                      const struct queue_entry *entries, size_t count, queue_claim_done *done,
+                      void *arg);
+
+/* ---- queue_redis_beside.c ---- */
+void queue_redis_bury(struct queue *queue, const char *item, const struct queue_dead *dead,
+                      size_t count, queue_done *done, void *arg);
+void queue_redis_unbury(struct queue *queue, const char *item, const struct uuid *ids, size_t count,
+                        queue_done *done, void *arg);
+void queue_redis_reply(struct queue *queue, const char *item, struct uuid id, struct slice body,
+                       int64_t ttl_ms, queue_done *done, void *arg);
+void queue_redis_replies(struct queue *queue, const char *item, const struct queue_reply *replies,
+                         size_t count, queue_done *done, void *arg);
+void queue_redis_read_replies(struct queue *queue, const char *item, const struct uuid *ids,
+                              size_t count, queue_replies_read *done, void *arg);
+void queue_redis_slots(struct queue *queue, struct queue_name name, unsigned partitions,
+                       const char *holder, int64_t limit, int64_t held, int64_t want,
+                       int64_t ttl_ms, queue_slots_done *done, void *arg);
+void queue_redis_heartbeat(struct queue *queue, const char *worker, const char *host, int64_t pid,
+                           const char *items, int64_t in_hand, int64_t ttl_ms, queue_done *done,
+                           void *arg);
+void queue_redis_leave(struct queue *queue, struct queue_name name, const char *consumer,
+                       queue_done *done, void *arg);
 
 /* ---- queue_redis_calls.c ---- */
+#define ID_SIZE (UUID_TEXT_LEN + REDIS_BULK_OVERHEAD)
+#define NUMBER_SIZE (24u + REDIS_BULK_OVERHEAD)
+#define ENTRY_ID_SIZE (QUEUE_ENTRY_ID_MAX + REDIS_BULK_OVERHEAD)
+
 extern const struct queue_ops queue_redis_ops;
+int64_t integer_at(const struct redis_reply *reply, size_t index);
+bool answer_done(struct op *op, const struct err *err, struct redis_reply *reply);
+size_t size_head(const struct op *op);
+/* Starts a call over `count` things. */
+void op_start_over(struct op *op, size_t count);
+/* The five keys and seven arguments an entry of hie1_enqueue, and what they take. */
+size_t enqueue_args_size(const struct queue_entry *entries, size_t count);
+void put_enqueue_keys(const struct op *op, struct buffer *out);
+void put_enqueue_args(const struct queue_entry *entries, size_t count, struct buffer *out);
 void queue_redis_free(struct queue *queue); /* in queue_redis.c */
 
 #endif

@@ -1,287 +1,84 @@
-/* Claim and takeover. Entries are read in place: what a claim returns borrows from the replies, which it owns.
+/* Claim, takeover, inherit, pull: what puts entries into a consumer's hand.
  *
- *   claim:    XREADGROUP ── enough, or not asked to wait ──▶ end
- *                 │ short: SADD idle, XREADGROUP again ────▶ end     an enqueue in between either leaves its entry to the
- *                 │                                                  second look or finds us among the idle
- *                 └ NOGROUP: XGROUP CREATE, XREADGROUP again
- *   takeover: XAUTOCLAIM from its cursor until there are enough or the list is through */
+ *   unordered, fifo: LOOK is XREADGROUP
+ *
+ *     (a reply was lost: MISSED) ─▶ LOOK ── enough ──▶ END
+ *                                    │ short
+ *                                    ▼        ids                        asked to wait
+ *                                   TAKE ◀──────────▶ FETCH ─────▶ AGAIN ────────────▶ END
+ *     TAKE asks for what an order still holds that the queue had under another type, and registers us as idle. An enqueue in between
+ *     either leaves its entry to the second look (AGAIN) or finds us among the idle.
+ *
+ *   priority, lifo, inherit, pull:  TAKE ◀─▶ FETCH ──▶ END
+ *     TAKE is a Function that puts entries into our hand and answers their ids; FETCH reads them, by an XCLAIM of what is ours
+ *     already.
+ *
+ *   takeover: XAUTOCLAIM from its cursor until there are enough or the list is through; with an order, a Function. */
 #include "base/bug.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "queue/queue_redis.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <uthash.h>
 
 #define TAKEOVER_ROUNDS 64 /* XAUTOCLAIM looks at ten times as many entries as it may take */
 #define TIDY_ONE_IN 64     /* takeovers that came to the end of the list */
 #define CONSUMER_LIFE_MS                                                                           \
     86400000 /* one that holds nothing and was not heard of for so long is forgotten */
+/* Who was stopped for longer between TAKE and FETCH may have lost to a takeover what he took. */
+#define FETCH_MS 5000
 
-/* ---- reading entries ---- */
+static const struct err NO_ERROR = {.code = ERR_NONE};
 
-/* "1700000000000-3": its milliseconds; false when it is none. */
-static bool read_entry_id(struct slice text, char ret[static QUEUE_ENTRY_ID_MAX], int64_t *ret_ms)
+static bool is_ordered(struct queue_name name)
 {
-    const char *dash = text.len ? memchr(text.ptr, '-', text.len) : NULL;
-    if (!dash || text.len >= QUEUE_ENTRY_ID_MAX)
-        return false;
-    int64_t ms;
-    if (!slice_to_int(slice_of(text.ptr, (size_t)(dash - text.ptr)), 0, (int64_t)1 << 47, &ms))
-        ms = 0; /* given by hand: far in the future */
-    memcpy(ret, text.ptr, text.len);
-    ret[text.len] = '\0';
-    *ret_ms = ms;
-    return true;
+    return name.type == QUEUE_PRIORITY || name.type == QUEUE_LIFO;
 }
 
-struct fields {
-    struct slice cid, at, pri, key, meta, body;
-};
-
-static void read_fields(const struct redis_value *list, struct fields *fields)
+static size_t claim_size(const struct op *op)
 {
-    const struct {
-        const char *name;
-        struct slice *value;
-    } known[] = {{"cid", &fields->cid}, {"at", &fields->at},     {"pri", &fields->pri},
-                 {"key", &fields->key}, {"meta", &fields->meta}, {"body", &fields->body}};
-    for (size_t i = 0; i + 1 < list->count; i += 2) {
-        const struct redis_value *name = &list->items[i], *value = &list->items[i + 1];
-        if (name->kind != REDIS_KIND_TEXT || value->kind != REDIS_KIND_TEXT)
-            continue;
-        for (size_t j = 0; j < sizeof(known) / sizeof(known[0]); j++) {
-            if (slice_is(name->text, known[j].name))
-                *known[j].value = value->text;
-        }
-    }
+    return QUEUE_REDIS_HEAD +
+           (op->claim.pulled ? enqueue_args_size(op->claim.pulled, op->count) : 0) +
+           (op->claim.step == STEP_FETCH ? op->claim.max * ENTRY_ID_SIZE : 0);
 }
 
-/* The same id each time for an entry that came without one. */
-static struct uuid named_id(const struct op *op, const char *entry_id, int64_t ms)
+static void start_claim(struct op *op, size_t max)
 {
-    char name[512];
-    int len = snprintf(name, sizeof(name), "%s:{%s/%u}:%s %s", op->queue->options.key_prefix,
-                       op->name.item, op->name.partition, messaging_pattern_words[op->name.pattern],
-                       entry_id);
-    BUG_ON(len < 0 || (size_t)len >= sizeof(name));
-    return uuid_named(ms, slice_of(name, (size_t)len));
+    op->claim.max = max < QUEUE_BATCH_MAX ? max : QUEUE_BATCH_MAX;
+    if (max == 0)
+        op_defer(op, &NO_ERROR);
+    else
+        op_start(op);
 }
 
-/* Reads one [id, [field, value, …]]. False: it is none (deleted meanwhile). `*ret_adopt`: the WAL does not have it. */
-static bool read_entry(const struct op *op, const struct redis_value *item,
-                       struct queue_entry *entry, bool *ret_adopt)
+/* ---- the end ---- */
+
+/* A partition's owner has to look for what a lost reply put into his hand. */
+static void note_lost(struct op *op, const struct err *err)
 {
-    const struct redis_value *id = redis_item(item, 0), *list = redis_item(item, 1);
-    struct fields fields = {{0}};
-    struct meta meta;
-    int64_t entry_ms, number;
-    *entry = (struct queue_entry){.malformed = false};
-    if (id->kind != REDIS_KIND_TEXT || list->kind != REDIS_KIND_LIST ||
-        !read_entry_id(id->text, entry->entry_id, &entry_ms))
-        return false;
-    read_fields(list, &fields);
-    if (!uuid_parse(fields.cid, &entry->id)) {
-        entry->id = named_id(op, entry->entry_id, entry_ms);
-        entry->malformed = fields.cid.len > 0;
-    }
-    entry->at_ms = entry_ms;
-    if (slice_to_int(fields.at, 0, (int64_t)1 << 47, &number))
-        entry->at_ms = number;
-    else if (fields.at.len > 0)
-        entry->malformed = true;
-    if (slice_to_int(fields.pri, 0, 9, &number))
-        entry->priority = (int)number;
-    else if (fields.pri.len > 0)
-        entry->malformed = true;
-    if (meta_unpack(fields.meta, &meta, NULL) != 0) {
-        meta = (struct meta){.in_wal = false};
-        entry->malformed = true;
-    }
-    /* A message may be empty, but then the dispatcher says so: in_wal. */
-    if (fields.body.len == 0 && !meta.in_wal && !meta.stored)
-        entry->malformed = true;
-    entry->key = fields.key;
-    entry->meta = fields.meta;
-    entry->body = body_of(fields.body.ptr, fields.body.len);
-    *ret_adopt = !meta.in_wal;
-    return true;
-}
-
-/* XREADGROUP: [[stream, entries]]; XAUTOCLAIM: [cursor, entries, deleted]. */
-static const struct redis_value *entries_of(const struct redis_reply *reply, bool takeover)
-{
-    return takeover ? redis_item(&reply->root, 1) : redis_item(redis_item(&reply->root, 0), 1);
-}
-
-static size_t entry_count(const struct redis_value *entries)
-{
-    return entries->kind == REDIS_KIND_LIST ? entries->count : 0;
-}
-
-static void release_replies(void *replies)
-{
-    redis_reply_free(replies);
-}
-
-/* ---- the idle ---- */
-
-struct registration {
-    UT_hash_handle hh;
-    char name[]; /* "item/partition" */
-};
-
-static size_t registration_name(char ret[static 256], const char *item, unsigned partition)
-{
-    int len = snprintf(ret, 256, "%s/%u", item, partition);
-    BUG_ON(len < 0 || len >= 256);
-    return (size_t)len;
-}
-
-static struct registration *find_registration(struct queue_redis *queue, const char *item,
-                                              unsigned partition)
-{
-    char name[256];
-    struct registration *found = NULL;
-    size_t len = registration_name(name, item, partition);
-    HASH_FIND(hh, queue->registrations, name, len, found);
-    return found;
-}
-
-static void note_registered(struct queue_redis *queue, const char *item, unsigned partition)
-{
-    if (find_registration(queue, item, partition))
-        return;
-    char name[256];
-    size_t len = registration_name(name, item, partition);
-    struct registration *new = mem_alloc(sizeof(*new) + len + 1);
-    memcpy(new->name, name, len);
-    HASH_ADD(hh, queue->registrations, name, len, new);
-}
-
-void queue_redis_unregister(struct queue_redis *queue, const char *item, unsigned partition)
-{
-    if (strlen(item) > 200)
-        return; /* a message that nobody of ours published */
-    struct registration *found = find_registration(queue, item, partition);
-    if (found) {
-        HASH_DEL(queue->registrations, found);
-        free(found);
-    }
-}
-
-void queue_redis_unregister_all(struct queue_redis *queue)
-{
-    struct registration *each, *next;
-    HASH_ITER(hh, queue->registrations, each, next)
-    {
-        HASH_DEL(queue->registrations, each);
-        free(each);
-    }
-}
-
-static void build_register(const struct queue_redis *queue, const void *arg, struct buffer *out)
-{
-    const struct op *op = arg;
-    redis_put_array(out, 3);
-    redis_put_text(out, "SADD");
-    put_key(out, queue, op->name, "idle", NULL);
-    redis_put_text(out, op->consumer);
-}
-
-static void build_unregister(const struct queue_redis *queue, const void *arg, struct buffer *out)
-{
-    const struct op *op = arg;
-    redis_put_array(out, 3);
-    redis_put_text(out, "SREM");
-    put_key(out, queue, op->name, "idle", NULL);
-    redis_put_text(out, op->consumer);
-}
-
-/* Who has all that it asked for leaves the idle, or it would be woken in place of one that can work. */
-static void leave_idle(struct op *op)
-{
-    struct queue_redis *queue = op->queue;
-    if (!find_registration(queue, op->name.item, op->name.partition))
-        return;
-    queue_redis_unregister(queue, op->name.item, op->name.partition);
-    (void)queue_redis_tell(queue, QUEUE_REDIS_HEAD, build_unregister, op);
-}
-
-/* ---- the end of a claim ---- */
-
-struct adopted {
-    const struct op *op;
-    const struct queue_entry *const *entries;
-    size_t count;
-};
-
-/* The index has to know entries that came past the enqueue Function, or the reconciler would add them again. */
-static void build_index(const struct queue_redis *queue, const void *arg, struct buffer *out)
-{
-    const struct adopted *adopted = arg;
-    redis_put_array(out, 2 + 2 * adopted->count);
-    redis_put_text(out, "HSET");
-    put_index(out, queue, adopted->op->name);
-    for (size_t i = 0; i < adopted->count; i++) {
-        put_id(out, adopted->entries[i]->id);
-        redis_put_text(out, adopted->entries[i]->entry_id);
-    }
-}
-
-static struct queue_claimed *read_claimed(struct op *op, bool takeover)
-{
-    struct queue_claimed *claimed = mem_alloc(sizeof(*claimed));
-    const struct queue_entry *to_adopt[QUEUE_BATCH_MAX];
-    struct adopted adopted = {op, to_adopt, 0};
-    claimed->references = 1;
-    claimed->replies = op->claim.first;
-    claimed->release = release_replies;
-    claimed->entries = mem_array(op->claim.found, sizeof(*claimed->entries));
-    for (const struct redis_reply *reply = op->claim.first; reply; reply = reply->next) {
-        const struct redis_value *entries = entries_of(reply, takeover);
-        size_t count = entry_count(entries);
-        for (size_t i = 0; i < count && claimed->count < op->claim.found; i++) {
-            struct queue_entry *entry = &claimed->entries[claimed->count];
-            bool adopt = false;
-            if (!read_entry(op, &entries->items[i], entry, &adopt))
-                continue;
-            claimed->count++;
-            if (adopt && adopted.count < QUEUE_BATCH_MAX)
-                to_adopt[adopted.count++] = entry;
-        }
-    }
-    if (adopted.count > 0)
-        (void)queue_redis_tell(
-            op->queue,
-            QUEUE_REDIS_HEAD +
-                adopted.count * (UUID_TEXT_LEN + QUEUE_ENTRY_ID_MAX + 2 * REDIS_BULK_OVERHEAD),
-            build_index, &adopted);
-    return claimed;
+    if (err->code == ERR_OUTCOME_UNKNOWN && op->name.type == QUEUE_FIFO && !op->queue->freeing)
+        queue_redis_note_unsure(op->queue, op->name, "0-0");
 }
 
 /* What was found counts, also when a later look failed. */
-static bool end_claim(struct op *op, const struct err *err, bool takeover)
+static bool end_claim(struct op *op, const struct err *err)
 {
+    note_lost(op, err);
     if (err->code != ERR_NONE && op->claim.found == 0) {
+        redis_reply_free(op->claim.first);
         op->claimed(op->arg, err, NULL);
         return true;
     }
-    const struct err none = {.code = ERR_NONE};
-    struct queue_claimed *claimed = read_claimed(op, takeover);
-    if (claimed->count == op->claim.max)
-        leave_idle(op);
-    op->claimed(op->arg, &none, claimed);
+    struct queue_claimed *claimed = queue_redis_read(op);
+    if (op->claim.fills && claimed->count == op->claim.max)
+        queue_redis_leave_idle(op);
+    op->claimed(op->arg, &NO_ERROR, claimed);
     return true;
 }
 
-/* Keeps a reply that has entries, for the end. */
-static void keep_entries(struct op *op, struct redis_reply *reply, bool takeover)
+/* Keeps a reply for the end. */
+static void keep(struct op *op, struct redis_reply *reply)
 {
-    size_t count = reply ? entry_count(entries_of(reply, takeover)) : 0;
-    if (count == 0)
-        return;
-    op->claim.found += count;
     redis_reply_keep(reply);
     if (op->claim.last)
         op->claim.last->next = reply;
@@ -290,24 +87,26 @@ static void keep_entries(struct op *op, struct redis_reply *reply, bool takeover
     op->claim.last = reply;
 }
 
-static size_t claim_size(const struct op *op)
+static size_t count_of(const struct redis_value *list)
 {
-    (void)op;
-    return QUEUE_REDIS_HEAD;
+    return list->kind == REDIS_KIND_LIST ? list->count : 0;
 }
 
-static void start_claim(struct op *op, size_t max)
+/* Keeps a reply that has entries, `entries`. How many. */
+static size_t keep_entries(struct op *op, struct redis_reply *reply,
+                           const struct redis_value *entries)
 {
-    op->claim.max = max < QUEUE_BATCH_MAX ? max : QUEUE_BATCH_MAX;
-    if (max == 0)
-        op_defer(op, &(const struct err){.code = ERR_NONE});
-    else
-        op_start(op);
+    size_t count = count_of(entries);
+    if (count == 0)
+        return 0;
+    op->claim.found += count;
+    keep(op, reply);
+    return count;
 }
 
-/* ---- claim ---- */
+/* ---- claim: commands ---- */
 
-static void claim_build(const struct op *op, struct buffer *out)
+static void build_look(const struct op *op, const char *from, struct buffer *out)
 {
     redis_put_array(out, 9);
     redis_put_text(out, "XREADGROUP");
@@ -318,23 +117,171 @@ static void claim_build(const struct op *op, struct buffer *out)
     redis_put_int(out, (int64_t)(op->claim.max - op->claim.found));
     redis_put_text(out, "STREAMS");
     put_stream(out, op->queue, op->name);
-    redis_put_text(out, ">");
+    redis_put_text(out, from);
+}
+
+static void build_fetch(const struct op *op, struct buffer *out)
+{
+    const struct redis_value *ids = op->claim.ids;
+    redis_put_array(out, 5 + ids->count + 2);
+    redis_put_text(out, "XCLAIM");
+    put_stream(out, op->queue, op->name);
+    redis_put_text(out, QUEUE_REDIS_GROUP);
+    redis_put_text(out, op->consumer);
+    redis_put_text(out, "0");
+    for (size_t i = 0; i < ids->count; i++)
+        redis_put_bulk(out, ids->items[i].text);
+    redis_put_text(out, "RETRYCOUNT");
+    redis_put_text(out, "1");
+}
+
+static void build_take(const struct op *op, struct buffer *out)
+{
+    bool ordered = is_ordered(op->name);
+    put_fcall(out, "hie1_claim", 3, 5);
+    put_stream(out, op->queue, op->name);
+    put_index(out, op->queue, op->name);
+    put_key(out, op->queue, op->name, "idle", NULL);
+    redis_put_text(out, op->consumer);
+    redis_put_int(out, (int64_t)(op->claim.max - op->claim.found));
+    redis_put_text(out, op->claim.wait ? "1" : "");
+    redis_put_text(out, ordered ? queue_type_words[op->name.type] : "");
+    redis_put_int(
+        out, op->name.type == QUEUE_PRIORITY && op->name.ageing_ms > 0 ? op->name.ageing_ms : 0);
+}
+
+static void claim_build(const struct op *op, struct buffer *out)
+{
+    switch (op->claim.step) {
+    case STEP_MISSED:
+        build_look(op, queue_redis_unsure(op->queue, op->name), out);
+        break;
+    case STEP_LOOK:
+    case STEP_AGAIN:
+        build_look(op, ">", out);
+        break;
+    case STEP_TAKE:
+        op->claim.build_take(op, out);
+        break;
+    case STEP_FETCH:
+    case STEP_END:
+        build_fetch(op, out);
+        break;
+    }
+}
+
+/* ---- claim: answers ---- */
+
+/* Sends the step's command. True: the operation has ended, since it could not. */
+static bool go(struct op *op, enum claim_step step)
+{
+    struct err down;
+    if (step == STEP_END)
+        return end_claim(op, &NO_ERROR);
+    op->claim.step = step;
+    if (step == STEP_TAKE)
+        op->claim.asked_ms = clock_mono_ms();
+    if (op_send(op))
+        return false;
+    /* What a Function put into our hand is there. */
+    err_set(&down, step == STEP_FETCH ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE, "redis: down");
+    return end_claim(op, &down);
+}
+
+static bool is_short(const struct op *op)
+{
+    return op->claim.found < op->claim.max;
+}
+
+/* Entries that we hold, the known ones too: who claims for a partition knows them again. */
+static bool on_missed(struct op *op, struct redis_reply *reply)
+{
+    const struct redis_value *entries = redis_item(redis_item(&reply->root, 0), 1);
+    char last[QUEUE_ENTRY_ID_MAX];
+    int64_t ms;
+    size_t count = keep_entries(op, reply, entries);
+    if (is_short(op) ||
+        !queue_redis_entry_id(redis_item(&entries->items[count - 1], 0)->text, last, &ms))
+        queue_redis_note_sure(op->queue, op->name);
+    else
+        queue_redis_note_unsure(op->queue, op->name, last);
+    return go(op, is_short(op) ? STEP_LOOK : STEP_END);
+}
+
+/* Whether there are ids, all of them texts. */
+static bool are_ids(const struct redis_value *ids)
+{
+    for (size_t i = 0; i < count_of(ids); i++) {
+        if (ids->items[i].kind != REDIS_KIND_TEXT || ids->items[i].text.len >= QUEUE_ENTRY_ID_MAX)
+            return false;
+    }
+    return count_of(ids) > 0 && ids->count <= QUEUE_BATCH_MAX;
+}
+
+static enum claim_step after_take(const struct op *op)
+{
+    if (!is_short(op))
+        return STEP_END;
+    if (op->claim.again)
+        return STEP_TAKE;
+    return op->claim.wait && !is_ordered(op->name) ? STEP_AGAIN : STEP_END;
+}
+
+static bool on_taken(struct op *op, struct redis_reply *reply)
+{
+    const struct redis_value *more = redis_item(&reply->root, 0);
+    const struct redis_value *ids = redis_item(&reply->root, 2);
+    const struct redis_value *cursor = redis_item(&reply->root, 3); /* of inherit */
+    int64_t ms;
+    op->claim.again = more->kind == REDIS_KIND_INTEGER && more->integer == 1;
+    if (cursor->kind == REDIS_KIND_TEXT &&
+        !queue_redis_entry_id(cursor->text, op->claim.cursor, &ms))
+        op->claim.again = false;
+    if (op->claim.wait && !op->claim.again && op->claim.found + count_of(ids) < op->claim.max)
+        queue_redis_note_idle(op->queue, op->name);
+    if (!are_ids(ids))
+        return go(op, after_take(op));
+    if (clock_mono_ms() - op->claim.asked_ms > FETCH_MS) {
+        struct err late;
+        err_set(&late, ERR_OUTCOME_UNKNOWN, "redis: claimed too long ago");
+        return end_claim(op, &late);
+    }
+    op->claim.ids = ids;
+    keep(op, reply);
+    return go(op, STEP_FETCH);
+}
+
+static bool on_fetched(struct op *op, struct redis_reply *reply)
+{
+    op->claim.found += count_of(&reply->root);
+    keep(op, reply); /* also an empty one: it belongs to the ids before it */
+    return go(op, after_take(op));
 }
 
 static bool claim_answer(struct op *op, const struct err *err, struct redis_reply *reply)
 {
-    keep_entries(op, reply, false);
-    if (err->code != ERR_NONE || !op->claim.wait || op->claim.registered ||
-        op->claim.found >= op->claim.max)
-        return end_claim(op, err, false);
-    op->claim.registered = true;
-    if (!queue_redis_tell(op->queue, QUEUE_REDIS_HEAD, build_register, op) || !op_send(op)) {
-        struct err down;
-        err_set(&down, ERR_UNAVAILABLE, "redis: down");
-        return end_claim(op, &down, false);
+    struct err lost = *err;
+    if (err->code != ERR_NONE || !reply) {
+        if (err->code != ERR_NONE && op->claim.step == STEP_FETCH)
+            lost.code = ERR_OUTCOME_UNKNOWN;
+        return end_claim(op, &lost);
     }
-    note_registered(op->queue, op->name.item, op->name.partition);
-    return false;
+    switch (op->claim.step) {
+    case STEP_MISSED:
+        return on_missed(op, reply);
+    case STEP_LOOK:
+        keep_entries(op, reply, redis_item(redis_item(&reply->root, 0), 1));
+        return go(op, is_short(op) ? STEP_TAKE : STEP_END);
+    case STEP_TAKE:
+        return on_taken(op, reply);
+    case STEP_FETCH:
+        return on_fetched(op, reply);
+    case STEP_AGAIN:
+    case STEP_END:
+        break;
+    }
+    keep_entries(op, reply, redis_item(redis_item(&reply->root, 0), 1));
+    return end_claim(op, &NO_ERROR);
 }
 
 static void build_group(const struct queue_redis *queue, const void *arg, struct buffer *out)
@@ -359,31 +306,74 @@ static bool claim_recover(struct op *op, const struct redis_value *error)
     return queue_redis_tell(op->queue, QUEUE_REDIS_HEAD, build_group, op) && op_send(op);
 }
 
+static const struct op_kind claim_kind = {claim_size, claim_build, claim_answer, claim_recover};
+
+static struct op *new_claim(struct queue *queue, struct queue_name name, const char *consumer,
+                            queue_claim_done *done, void *arg)
+{
+    struct op *op = op_new(queue, &claim_kind, name, arg);
+    op->consumer = consumer;
+    op->claimed = done;
+    op->claim.step = STEP_TAKE;
+    op->claim.build_take = build_take;
+    op->claim.asked_ms = clock_mono_ms();
+    return op;
+}
+
 void queue_redis_claim(struct queue *queue, struct queue_name name, const char *consumer,
                        size_t max, bool wait, queue_claim_done *done, void *arg)
 {
-    static const struct op_kind kind = {claim_size, claim_build, claim_answer, claim_recover};
-    struct op *op = op_new(queue, &kind, name, arg);
-    op->consumer = consumer;
-    op->claimed = done;
+    struct op *op = new_claim(queue, name, consumer, done, arg);
     op->claim.wait = wait;
+    op->claim.fills = true;
+    if (name.type == QUEUE_FIFO && queue_redis_unsure(op->queue, name))
+        op->claim.step = STEP_MISSED;
+    else if (!is_ordered(name))
+        op->claim.step = STEP_LOOK;
     start_claim(op, max);
 }
 
-/* ---- takeover ---- */
+/* ---- inherit and pull ---- */
 
-static void takeover_build(const struct op *op, struct buffer *out)
+static void build_inherit(const struct op *op, struct buffer *out)
 {
-    redis_put_array(out, 8);
-    redis_put_text(out, "XAUTOCLAIM");
+    put_fcall(out, "hie1_inherit", 1, 3);
     put_stream(out, op->queue, op->name);
-    redis_put_text(out, QUEUE_REDIS_GROUP);
     redis_put_text(out, op->consumer);
-    redis_put_int(out, op->claim.min_idle_ms < 0 ? 0 : op->claim.min_idle_ms);
-    redis_put_text(out, op->claim.cursor);
-    redis_put_text(out, "COUNT");
     redis_put_int(out, (int64_t)(op->claim.max - op->claim.found));
+    redis_put_text(out, op->claim.cursor);
 }
+
+void queue_redis_inherit(struct queue *queue, struct queue_name name, const char *consumer,
+                         size_t max, queue_claim_done *done, void *arg)
+{
+    struct op *op = new_claim(queue, name, consumer, done, arg);
+    op->claim.build_take = build_inherit;
+    memcpy(op->claim.cursor, "0-0", 4);
+    start_claim(op, max);
+}
+
+static void build_pull(const struct op *op, struct buffer *out)
+{
+    put_fcall(out, "hie1_pull", 5, 1 + 7 * op->count);
+    put_enqueue_keys(op, out);
+    redis_put_text(out, op->consumer);
+    put_enqueue_args(op->claim.pulled, op->count, out);
+}
+
+void queue_redis_pull(struct queue *queue, struct queue_name name, const char *consumer,
+                      const struct queue_entry *entries, size_t count, queue_claim_done *done,
+                      void *arg)
+{
+    BUG_ON(count > QUEUE_BATCH_MAX);
+    struct op *op = new_claim(queue, name, consumer, done, arg);
+    op->claim.build_take = build_pull;
+    op->claim.pulled = entries;
+    op->count = count;
+    start_claim(op, count);
+}
+
+/* ---- takeover ---- */
 
 static void build_tidy(const struct queue_redis *queue, const void *arg, struct buffer *out)
 {
@@ -393,6 +383,30 @@ static void build_tidy(const struct queue_redis *queue, const void *arg, struct 
     redis_put_int(out, CONSUMER_LIFE_MS);
 }
 
+static void tidy_sometimes(struct op *op)
+{
+    if (random_below(TIDY_ONE_IN) == 0)
+        (void)queue_redis_tell(op->queue, QUEUE_REDIS_HEAD, build_tidy, op);
+}
+
+static int64_t least_idle_ms(const struct op *op)
+{
+    return op->claim.min_idle_ms < 0 ? 0 : op->claim.min_idle_ms;
+}
+
+static void takeover_build(const struct op *op, struct buffer *out)
+{
+    redis_put_array(out, 8);
+    redis_put_text(out, "XAUTOCLAIM");
+    put_stream(out, op->queue, op->name);
+    redis_put_text(out, QUEUE_REDIS_GROUP);
+    redis_put_text(out, op->consumer);
+    redis_put_int(out, least_idle_ms(op));
+    redis_put_text(out, op->claim.cursor);
+    redis_put_text(out, "COUNT");
+    redis_put_int(out, (int64_t)(op->claim.max - op->claim.found));
+}
+
 /* Whether the list has more to look at; then from the cursor on. */
 static bool has_more(struct op *op, const struct redis_reply *reply)
 {
@@ -400,19 +414,19 @@ static bool has_more(struct op *op, const struct redis_reply *reply)
     int64_t ms;
     if (cursor->kind != REDIS_KIND_TEXT || slice_is(cursor->text, "0-0"))
         return false;
-    return read_entry_id(cursor->text, op->claim.cursor, &ms);
+    return queue_redis_entry_id(cursor->text, op->claim.cursor, &ms);
 }
 
 static bool takeover_answer(struct op *op, const struct err *err, struct redis_reply *reply)
 {
     bool more = reply && has_more(op, reply);
-    keep_entries(op, reply, true);
-    if (more && op->claim.found < op->claim.max && ++op->claim.rounds < TAKEOVER_ROUNDS &&
-        op_send(op))
+    if (reply)
+        keep_entries(op, reply, redis_item(&reply->root, 1));
+    if (more && is_short(op) && ++op->claim.rounds < TAKEOVER_ROUNDS && op_send(op))
         return false;
-    if (reply && !more && random_below(TIDY_ONE_IN) == 0)
-        (void)queue_redis_tell(op->queue, QUEUE_REDIS_HEAD, build_tidy, op);
-    return end_claim(op, err, true);
+    if (reply && !more)
+        tidy_sometimes(op);
+    return end_claim(op, err);
 }
 
 /* No stream or no group: nobody has anything in hand. */
@@ -420,9 +434,27 @@ static bool takeover_recover(struct op *op, const struct redis_value *error)
 {
     if (!redis_error_is(error, "NOGROUP"))
         return false;
-    end_claim(op, &(const struct err){.code = ERR_NONE}, true);
+    end_claim(op, &NO_ERROR);
     free(op);
     return true;
+}
+
+/* With an order: they wait again, in their places. */
+static void put_back_build(const struct op *op, struct buffer *out)
+{
+    put_fcall(out, "hie1_recover", 3, 2);
+    put_stream(out, op->queue, op->name);
+    put_index(out, op->queue, op->name);
+    put_key(out, op->queue, op->name, "idle", NULL);
+    redis_put_int(out, least_idle_ms(op));
+    redis_put_int(out, (int64_t)op->claim.max);
+}
+
+static bool put_back_answer(struct op *op, const struct err *err, struct redis_reply *reply)
+{
+    if (reply)
+        tidy_sometimes(op);
+    return end_claim(op, err);
 }
 
 void queue_redis_takeover(struct queue *queue, struct queue_name name, const char *consumer,
@@ -430,10 +462,12 @@ void queue_redis_takeover(struct queue *queue, struct queue_name name, const cha
 {
     static const struct op_kind kind = {claim_size, takeover_build, takeover_answer,
                                         takeover_recover};
-    struct op *op = op_new(queue, &kind, name, arg);
+    static const struct op_kind ordered = {claim_size, put_back_build, put_back_answer, NULL};
+    struct op *op = op_new(queue, is_ordered(name) ? &ordered : &kind, name, arg);
     op->consumer = consumer;
     op->claimed = done;
     op->claim.min_idle_ms = min_idle_ms;
+    op->claim.fills = true;
     memcpy(op->claim.cursor, "0-0", 4);
     start_claim(op, max);
 }

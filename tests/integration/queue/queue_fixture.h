@@ -14,7 +14,8 @@ static struct redis_server server;
 static struct loop *loop;
 static struct loop_timer ticker;
 
-static const struct queue_name ADT = {.item = "ADT", .pattern = PATTERN_ASYNC_RELIABLE};
+static const struct queue_name ADT = {
+    .item = "ADT", .pattern = PATTERN_ASYNC_RELIABLE, .type = QUEUE_UNORDERED};
 
 /* What a queue told its owner. */
 struct peer {

@@ -160,8 +160,8 @@ START_TEST(calls_over_nothing)
     hand_back(&alice, ADT, &none);
     ck_assert_uint_eq(claim_count(&alice, ADT, 0, true), 0);
     ck_assert_uint_eq(claim_count(&alice, ADT, 5, false), 0);
-    struct queue_claimed *claimed =
-        takeover(&alice, (struct queue_name){"NEW", PATTERN_SYNC_RELIABLE, 0}, 0, 5);
+    struct queue_claimed *claimed = takeover(
+        &alice, (struct queue_name){"NEW", PATTERN_SYNC_RELIABLE, 0, QUEUE_UNORDERED, 0}, 0, 5);
     ck_assert_uint_eq(claimed->count, 0); /* no stream, no group */
     queue_claimed_unref(claimed);
 }
@@ -169,8 +169,8 @@ END_TEST
 
 START_TEST(partitions_and_patterns_are_apart)
 {
-    const struct queue_name third = {"ADT", PATTERN_ASYNC_RELIABLE, 3};
-    const struct queue_name sync = {"ADT", PATTERN_SYNC_RELIABLE, 0};
+    const struct queue_name third = {"ADT", PATTERN_ASYNC_RELIABLE, 3, QUEUE_UNORDERED, 0};
+    const struct queue_name sync = {"ADT", PATTERN_SYNC_RELIABLE, 0, QUEUE_UNORDERED, 0};
     struct uuid one = enqueue_one(&door, ADT, "zero");
     struct uuid two = enqueue_one(&door, third, "three");
     struct uuid three = enqueue_one(&door, sync, "sync");
@@ -330,7 +330,7 @@ END_TEST
 
 START_TEST(promote_serves_all_patterns)
 {
-    const struct queue_name sync = {"ADT", PATTERN_SYNC_RELIABLE, 0};
+    const struct queue_name sync = {"ADT", PATTERN_SYNC_RELIABLE, 0, QUEUE_UNORDERED, 0};
     enqueue_one(&door, ADT, "a");
     enqueue_one(&door, sync, "s");
     struct queue_claimed *a = claim(&alice, ADT, 5, false), *s = claim(&alice, sync, 5, false);

@@ -12,9 +12,13 @@
 static void setup_server(void)
 {
     redis_server_start(&server);
-    ck_assert_uint_eq(redis_functions_count, 1);
-    redisReply *reply = redis_server_command(&server, "FUNCTION LOAD %b", redis_functions[0].text,
-                                             redis_functions[0].len);
+    struct buffer library; /* its files, one behind the other */
+    buffer_init(&library, 1u << 20);
+    for (size_t i = 0; i < redis_functions_count; i++)
+        buffer_append(&library, redis_functions[i].text, redis_functions[i].len);
+    redisReply *reply =
+        redis_server_command(&server, "FUNCTION LOAD %b", library.data, library.len);
+    buffer_done(&library);
     ck_assert_msg(reply->type == REDIS_REPLY_STRING, "%s", reply->str);
     freeReplyObject(reply);
     ck_assert_int_eq(redis_server_integer(&server, "FCALL hie1_revision 0"), QUEUE_REDIS_REVISION);

@@ -120,7 +120,7 @@ END_TEST
 
 START_TEST(partitions_wake_their_own)
 {
-    const struct queue_name second = {"ADT", PATTERN_CONCURRENT_SYNC, 2};
+    const struct queue_name second = {"ADT", PATTERN_CONCURRENT_SYNC, 2, QUEUE_UNORDERED, 0};
     all_wait();
     ck_assert_uint_eq(claim_count(&workers[1], second, 1, true), 0);
     enqueue_one(&door, second, "x");
