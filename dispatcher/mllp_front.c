@@ -175,32 +175,37 @@ static void build_error(struct pending_ack *pending, enum error_code code, const
 
 /* ---- the ends of messages whose senders wait ---- */
 
-/* Any HL7 message is handed on as it is. False when it is none. */
-static bool build_reply(struct pending_ack *pending, struct slice reply)
+/* NULL: the answer is the reply, framed; else why it cannot be. */
+static const char *frame_reply(struct pending_ack *pending, struct slice reply)
 {
     struct mllp_front *front = pending->peer->front;
-    if (reply.len < 3 || memcmp(reply.ptr, "MSH", 3) != 0)
-        return false;
-    pending->answer.max = reply.len + MLLP_FRAMING_LEN;
     if (memchr(reply.ptr, MLLP_START, reply.len) || memchr(reply.ptr, MLLP_END, reply.len))
-        build_error(pending, ERR_REJECTED, "it has completed, but its reply cannot be framed");
-    else if (reply.len > (size_t)front->listener->max_frame)
-        build_error(pending, ERR_REJECTED, "it has completed, but its reply is too large");
-    else if (!intake_hold(front->intake, &pending->held, reply.len) ||
-             !mllp_frame_append(&pending->answer, reply))
-        build_error(pending, ERR_REJECTED, "it has completed, but there is no room for its reply");
-    else
-        pending->ready = true;
-    return true;
+        return "it has completed, but its reply cannot be framed";
+    if (reply.len > (size_t)front->listener->max_frame)
+        return "it has completed, but its reply is too large";
+    if (!intake_hold(front->intake, &pending->held, reply.len))
+        return "it has completed, but there is no room for its reply";
+    if (pending->answer.max < reply.len + MLLP_FRAMING_LEN)
+        pending->answer.max = reply.len + MLLP_FRAMING_LEN;
+    return mllp_frame_append(&pending->answer, reply)
+               ? NULL
+               : "it has completed, but there is no memory for its reply";
 }
 
+/* Any HL7 message is handed on as it is; what is none becomes an acknowledgement. */
 static void build_completed(struct pending_ack *pending, const struct queue_reply *end)
 {
     static const struct err none = {.code = ERR_NONE};
-    if (end->left_out)
-        build_error(pending, ERR_REJECTED, "it has completed, but its reply was not kept");
-    else if (!build_reply(pending, body_slice(end->body)))
+    struct slice reply = body_slice(end->body);
+    bool hl7 = reply.len >= 3 && memcmp(reply.ptr, "MSH", 3) == 0;
+    const char *wrong = end->left_out ? "it has completed, but its reply was not kept"
+                        : hl7         ? frame_reply(pending, reply)
+                                      : NULL;
+    if (wrong)
+        build_error(pending, ERR_REJECTED, wrong);
+    else if (!hl7)
         build_answer(pending, pending->id, &none);
+    pending->ready = true;
 }
 
 /* AE where sending it again as it is would not help, AR where it may (a repeat within duplicate_window is no second message). */
