@@ -11,12 +11,14 @@
 #include <unistd.h>
 
 #define DRAIN_TICK_MS 20
+#define STOP_US 200000
 
 /* ---- links ---- */
 
 static void links_changed(struct dispatcher *dispatcher)
 {
     intake_link_changed(&dispatcher->intake, dispatcher->queue_up, dispatcher->store_up);
+    callers_link_changed(&dispatcher->callers, dispatcher->queue_up, dispatcher->store_up);
     reconciler_links_changed(dispatcher->reconciler, dispatcher->queue_up, dispatcher->store_up);
     dispatcher->gauges.queue_up = dispatcher->queue_up;
     dispatcher->gauges.store_up = dispatcher->store_up;
@@ -31,6 +33,12 @@ static void on_queue_up(void *arg, bool fresh)
     if (fresh)
         reconciler_compare(dispatcher->reconciler);
     links_changed(dispatcher);
+}
+
+static void on_reply(void *arg, const struct queue_reply *reply)
+{
+    struct dispatcher *dispatcher = arg;
+    callers_replied(&dispatcher->callers, reply);
 }
 
 static void on_queue_down(void *arg, const struct err *err)
@@ -88,7 +96,14 @@ static bool is_idle(const struct dispatcher *dispatcher)
 static void on_drain_tick(void *arg)
 {
     struct dispatcher *dispatcher = arg;
-    if (is_idle(dispatcher) || clock_mono_us() > dispatcher->drain_until_us) {
+    bool late = clock_mono_us() > dispatcher->drain_until_us;
+    if (late && !dispatcher->stopping) { /* a moment for what callers are told now */
+        dispatcher->stopping = true;
+        dispatcher->drain_until_us += STOP_US;
+        callers_stop(&dispatcher->callers);
+        late = false;
+    }
+    if (is_idle(dispatcher) || late) {
         log_info("drained", LOG_INT("left", (int64_t)dispatcher->intake.in_hand));
         loop_stop(dispatcher->loop);
         return;
@@ -107,7 +122,7 @@ static void on_terminate(void *arg)
     reconciler_stop(dispatcher->reconciler);
     dispatcher->drain_until_us =
         clock_mono_us() + dispatcher->production->worker.drain_timeout_ms * 1000;
-    waiters_drain(&dispatcher->waiters); /* a long poll gets its answer as things are */
+    callers_drain(&dispatcher->callers); /* a long poll gets its answer as things are */
     http_front_drain(&dispatcher->http);
     for (size_t i = 0; i < dispatcher->mllp_started; i++)
         mllp_front_drain(&dispatcher->mllp[i]);
@@ -128,6 +143,8 @@ static void connect_links(struct dispatcher *dispatcher)
     const struct production *production = dispatcher->production;
     struct queue_redis_options queue_options = {.url = production->redis.url,
                                                 .key_prefix = production->redis.key_prefix,
+                                                .listener = dispatcher->id,
+                                                .on_reply = on_reply,
                                                 .on_up = on_queue_up,
                                                 .on_down = on_queue_down,
                                                 .on_fatal = on_fatal,
@@ -148,7 +165,7 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
 {
     const struct production *production = dispatcher->production;
     if (http_front_start(&dispatcher->http, dispatcher->loop, production, &dispatcher->intake,
-                         dispatcher->store, &dispatcher->waiters, dispatcher->health, err))
+                         dispatcher->store, &dispatcher->callers, dispatcher->health, err))
         return -1;
     if (production->dispatcher.http_insecure)
         health_warn_insecure(dispatcher->health, "dispatcher.http.listen");
@@ -158,7 +175,7 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
     for (size_t i = 0; i < production->dispatcher.mllp_count; i++) {
         const struct mllp_listener *listener = &production->dispatcher.mllp[i];
         if (mllp_front_start(&dispatcher->mllp[i], dispatcher->loop, listener, &dispatcher->intake,
-                             &dispatcher->waiters, dispatcher->metrics, err))
+                             &dispatcher->callers, dispatcher->metrics, err))
             return -1;
         dispatcher->mllp_started++;
         if (listener->insecure)
@@ -189,7 +206,9 @@ int dispatcher_init(struct dispatcher *dispatcher, const struct production *prod
                 dispatcher->store, dispatcher->metrics);
     dispatcher->intake.on_unqueued = on_unqueued;
     dispatcher->intake.on_unqueued_arg = dispatcher;
-    waiters_init(&dispatcher->waiters, dispatcher->loop, dispatcher->store);
+    dispatcher->intake.listener = dispatcher->id;
+    callers_init(&dispatcher->callers, dispatcher->loop, production, dispatcher->queue,
+                 dispatcher->store, dispatcher->metrics);
     queue_gauges_init(&dispatcher->gauges, dispatcher->loop, production, dispatcher->queue,
                       dispatcher->store, dispatcher->metrics);
     return start_fronts(dispatcher, err);
@@ -211,7 +230,7 @@ void dispatcher_done(struct dispatcher *dispatcher)
         mllp_front_free(&dispatcher->mllp[i]);
     if (dispatcher->http.loop)
         http_front_free(&dispatcher->http);
-    waiters_done(&dispatcher->waiters);
+    callers_done(&dispatcher->callers);
     queue_gauges_done(&dispatcher->gauges);
     intake_done(&dispatcher->intake);
     health_free(dispatcher->health);

@@ -21,14 +21,14 @@ struct dispatcher {
     struct metrics *metrics;
     struct health *health;
     struct intake intake;
-    struct waiters waiters;
+    struct callers callers;
     struct http_front http;
     struct mllp_front *mllp; /* by listener */
     size_t mllp_started;
     struct queue_gauges gauges;
     struct loop_timer drain_timer;
     struct loop_watch sigterm, sigint, sighup;
-    bool draining;
+    bool draining, stopping; /* stopping: the drain's time is up, callers were told so */
     int64_t drain_until_us;
     int exit_code;
 };

@@ -2,33 +2,45 @@
 #ifndef HIE_HTTP_FRONT_H
 #define HIE_HTTP_FRONT_H
 
+#include "callers.h"
 #include "intake.h"
 #include "link/http_server.h"
 #include "ops/health.h"
-#include "waiters.h"
+
+struct post; /* a message at the door: http_post.c */
 
 struct http_front {
     const struct production *production;
     struct intake *intake;
     struct store *store;
     struct health *health;
-    struct waiters *waiters;
+    struct callers *callers;
     struct http_server *server;
     struct loop *loop;
+    TAILQ_HEAD(, post) posts; /* all that are not over */
+};
+
+/* What stands behind a request that is not answered yet; the first member of a question or a post. */
+struct http_work {
+    void (*gone)(struct http_work *work); /* the caller hung up */
 };
 
 /* 0, or -1 with ERR_CONFIG or ERR_IO: it cannot listen. */
 int http_front_start(struct http_front *front, struct loop *loop,
                      const struct production *production, struct intake *intake,
-                     struct store *store, struct waiters *waiters, struct health *health,
+                     struct store *store, struct callers *callers, struct health *health,
                      struct err *err);
 void http_front_drain(struct http_front *front);
 bool http_front_idle(const struct http_front *front);
+/* What the intake still holds of it is not answered any more: the intake goes next. */
 void http_front_free(struct http_front *front);
+
+/* POST /v1/items/{id}/messages: http_post.c */
+void http_post_message(struct http_front *front, struct http_request *request,
+                       struct slice item_id);
+void http_post_free_all(struct http_front *front);
 
 /* GET /v1/messages/{id}[?wait=ms], …/request, …/reply: message_api.c. `rest` follows "/v1/messages/". */
 void message_api_get(struct http_front *front, struct http_request *request, struct slice rest);
-/* The caller of a request of ours hung up. */
-void message_api_gone(struct http_front *front, struct http_request *request);
 
 #endif

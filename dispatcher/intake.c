@@ -408,7 +408,8 @@ static struct slice keep(char **at, struct slice bytes)
     return kept;
 }
 
-static struct message_intake *new_message(const struct intake_request *request,
+static struct message_intake *new_message(const struct intake *intake,
+                                          const struct intake_request *request,
                                           const struct hl7_summary *summary)
 {
     char packed[META_PACKED_MAX];
@@ -417,7 +418,10 @@ static struct message_intake *new_message(const struct intake_request *request,
                              .traceparent = request->traceparent,
                              .reply = request->reply,
                              .in_wal = true,
-                             .stored = request->body.len > MESSAGE_INLINE_MAX},
+                             .stored = request->body.len > MESSAGE_INLINE_MAX,
+                             .reply_to = slice_text(request->wait ? intake->listener : NULL),
+                             .deadline_ms = request->deadline_ms,
+                             .chain = request->chain},
               &meta);
     struct slice control_id = slice_text(summary->control_id);
     struct slice message_type = slice_text(summary->message_type);
@@ -460,7 +464,7 @@ int intake_accept(struct intake *intake, const struct intake_request *request, s
         err_set(err, ERR_QUEUE_FULL, "the item's queue is full");
         goto refuse;
     }
-    message = new_message(request, &summary);
+    message = new_message(intake, request, &summary);
     if (!message) {
         gate_cancelled(&intake->gate, request->item);
         err_set(err, ERR_UNAVAILABLE, "out of memory");

@@ -53,6 +53,7 @@ struct message_intake;
 
 struct intake {
     struct loop *loop;
+    const char *listener; /* this dispatcher's id, to which replies are published */
     const struct production *production;
     struct queue *queue;
     struct store *store;

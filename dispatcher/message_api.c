@@ -17,14 +17,18 @@
 #define WAIT_MAX_MS 300000
 
 struct question {
-    struct waiter waiter; /* first: found again from it */
+    struct http_work work; /* first: found again from it */
+    struct caller caller;
     struct http_front *front;
     struct http_request *request;
     struct uuid id;
     int64_t wait_ms;
-    bool waiting, gone;
+    bool gone;
     json_t *record; /* owned; while the queue is asked */
 };
+
+#define question_of_caller(caller_)                                                                \
+    ((struct question *)((char *)(caller_)-offsetof(struct question, caller)))
 
 static void set_text(json_t *object, const char *name, const char *text)
 {
@@ -89,11 +93,12 @@ static void answer_unknown(struct question *question)
 
 static void look(struct question *question);
 
-static void on_waited(struct waiter *waiter, bool ended)
+static void on_waited(struct caller *caller, enum caller_outcome outcome,
+                      const struct queue_reply *end)
 {
-    struct question *question = (struct question *)waiter;
-    (void)ended;
-    question->waiting = false;
+    struct question *question = question_of_caller(caller);
+    (void)outcome; /* it is told as things are */
+    (void)end;
     question->wait_ms = 0;
     look(question);
 }
@@ -127,15 +132,14 @@ static void on_found(void *arg, const struct err *err, const struct store_record
         answer_unknown(question);
         return;
     }
+    const struct item *item =
+        production_find(question->front->production, slice_text(record->item));
     if (question->wait_ms > 0 && !question->gone && record->finished_us == 0) {
-        question->waiting = true;
-        waiters_add(question->front->waiters, &question->waiter, question->id, question->wait_ms,
-                    on_waited);
+        callers_add(question->front->callers, &question->caller, item, question->id,
+                    question->wait_ms, CALLER_ENDS, on_waited);
         return;
     }
     question->record = record_json(record);
-    const struct item *item =
-        production_find(question->front->production, slice_text(record->item));
     if (record->finished_us || !item || !question->front->intake->queue_up) {
         answer_record(question);
         return;
@@ -172,6 +176,16 @@ static void on_body(void *arg, const struct err *err, struct body body, struct s
     http_answer(request, 200, type, body_slice(body), NULL, 0);
 }
 
+static void on_gone(struct http_work *work)
+{
+    struct question *question = (struct question *)work;
+    question->gone = true;
+    if (caller_waits(&question->caller)) {
+        callers_remove(question->front->callers, &question->caller);
+        look(question); /* the answer is dropped, the request freed */
+    }
+}
+
 void message_api_get(struct http_front *front, struct http_request *request, struct slice rest)
 {
     struct uuid id;
@@ -194,7 +208,8 @@ void message_api_get(struct http_front *front, struct http_request *request, str
         return;
     }
     struct question *question = mem_alloc(sizeof(*question));
-    *question = (struct question){.front = front, .request = request, .id = id, .wait_ms = wait_ms};
+    *question = (struct question){
+        .work = {on_gone}, .front = front, .request = request, .id = id, .wait_ms = wait_ms};
     http_request_set_data(request, question);
     if (record)
         look(question);
@@ -202,18 +217,4 @@ void message_api_get(struct http_front *front, struct http_request *request, str
         front->store->ops->body(front->store, id, on_body, question);
     else
         front->store->ops->reply(front->store, id, on_body, question);
-}
-
-void message_api_gone(struct http_front *front, struct http_request *request)
-{
-    struct question *question = http_request_data(request);
-    if (!question)
-        return; /* an intake's: it goes on to its end */
-    question->gone = true;
-    if (question->waiting) {
-        waiters_remove(front->waiters, &question->waiter);
-        question->waiting = false;
-        question->wait_ms = 0;
-        look(question); /* the answer is dropped, the request freed */
-    }
 }

@@ -1,6 +1,8 @@
 /* One peer, as its bytes arrive:
  *
  *   frame ──intake──▶ a pending acknowledgement in the peer's row ──answered, and at the head──▶ written
+ *             │                      ▲
+ *             └──original mode, sync: the message's end is awaited
  *
  * Answers leave in the order of the frames. A peer with many unanswered frames, or one that does not read its answers, is
  * not read from: it waits in its own buffers and disturbs nobody. A peer ends (ENDING) when it closed its half, sent
@@ -16,6 +18,7 @@
 #include "hl7/message.h"
 #include "hl7/mllp.h"
 #include "model/item_class.h"
+#include "repeat_key.h"
 
 #include <stdlib.h>
 
@@ -50,13 +53,22 @@ struct mllp_peer {
 struct pending_ack {
     TAILQ_ENTRY(pending_ack) link;
     struct mllp_peer *peer;
-    bool ready;
+    struct caller caller; /* of one that awaits the end */
     struct uuid id;
-    enum hl7_ack_when application; /* what is to follow the answer */
-    struct buffer answer;          /* framed; empty: nothing is to be sent */
+    bool in_intake;                      /* its callback is still to come */
+    bool waits;                          /* for the end, not only until it is durable */
+    bool ready;                          /* the answer is there */
+    int64_t until_us;                    /* monotonic: how long it waits */
+    struct hl7_ack_mode mode;            /* that the request asks for */
+    struct application_ack *application; /* what is to follow the answer; NULL: nothing */
+    struct buffer answer;                /* framed; empty: nothing is to be sent */
+    size_t held;                         /* of a reply's bytes, counted by the intake */
     size_t header_len;
     char header[]; /* the request's MSH */
 };
+
+#define pending_of_caller(caller_)                                                                 \
+    ((struct pending_ack *)((char *)(caller_)-offsetof(struct pending_ack, caller)))
 
 static void free_peer_when_done(struct mllp_peer *peer)
 {
@@ -86,20 +98,27 @@ static void end_reading(struct mllp_peer *peer)
     intake_hold(peer->front->intake, &peer->held, 0);
 }
 
+static void free_pending(struct pending_ack *pending)
+{
+    struct mllp_peer *peer = pending->peer;
+    TAILQ_REMOVE(&peer->pending, pending, link);
+    peer->pending_count--;
+    intake_hold(peer->front->intake, &pending->held, 0);
+    buffer_done(&pending->answer);
+    free(pending);
+}
+
 /* Writes what is ready at the head of the row. The peer may be freed. */
 static void flush(struct mllp_peer *peer)
 {
-    struct pending_ack *ack;
-    while ((ack = TAILQ_FIRST(&peer->pending)) && ack->ready) {
-        TAILQ_REMOVE(&peer->pending, ack, link);
-        peer->pending_count--;
-        if (peer->stream && ack->answer.len)
-            stream_write(peer->stream, buffer_slice(&ack->answer));
-        if (peer->stream && ack->application != HL7_NE)
-            application_acks_add(&peer->application, ack->id,
-                                 slice_of(ack->header, ack->header_len), ack->application);
-        buffer_done(&ack->answer);
-        free(ack);
+    struct pending_ack *pending;
+    while ((pending = TAILQ_FIRST(&peer->pending)) && pending->ready && !pending->in_intake) {
+        struct application_ack *application = pending->application;
+        if (peer->stream && pending->answer.len)
+            stream_write(peer->stream, buffer_slice(&pending->answer));
+        free_pending(pending);
+        if (application)
+            application_ack_release(application);
     }
     if (peer->stream) {
         update_reading(peer);
@@ -117,13 +136,11 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
     struct err ignored;
     bool readable =
         hl7_parse(slice_of(pending->header, pending->header_len), &request, &ignored) == 0;
-    struct hl7_ack_mode mode = {0};
     if (!readable &&
         error->code ==
             ERR_NONE) /* what its item takes though it is no HL7: accepted all the same */
         readable = hl7_parse(SLICE_LITERAL(DEFAULT_HEADER), &request, &ignored) == 0;
-    if (readable)
-        mode = hl7_ack_mode(&request);
+    struct hl7_ack_mode mode = pending->mode;
     char control_id[HL7_ACK_CONTROL_ID_MAX + 1];
     ack_control_id(id, mode.enhanced ? 'C' : 'A', control_id);
     struct hl7_ack ack = {.code = mode.enhanced ? HL7_CA : HL7_AA,
@@ -141,23 +158,142 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
         if (hl7_ack_append(readable ? &request : NULL, &ack, &plain))
             mllp_frame_append(&pending->answer, buffer_slice(&plain));
     }
-    pending->id = id;
-    pending->application = mode.enhanced && error->code == ERR_NONE ? mode.application : HL7_NE;
     if (readable)
         hl7_done(&request);
     pending->ready = true;
 }
 
-static void on_answered(void *arg, struct uuid id, bool repeats, const struct err *error)
+/* The same with the correlation id, by which the sender's people can ask later. */
+static void build_error(struct pending_ack *pending, enum error_code code, const char *text)
 {
-    (void)repeats;
-    struct pending_ack *pending = arg;
-    build_answer(pending, id, error);
+    char id[UUID_TEXT_LEN + 1];
+    struct err error;
+    uuid_format(pending->id, id);
+    err_set(&error, code, "%.180s; correlation id %s", text, id);
+    build_answer(pending, pending->id, &error);
+}
+
+/* ---- the ends of messages whose senders wait ---- */
+
+/* NULL: the answer is the reply, framed; else why it cannot be. */
+static const char *frame_reply(struct pending_ack *pending, struct slice reply)
+{
+    struct mllp_front *front = pending->peer->front;
+    if (memchr(reply.ptr, MLLP_START, reply.len) || memchr(reply.ptr, MLLP_END, reply.len))
+        return "it has completed, but its reply cannot be framed";
+    if (reply.len > (size_t)front->listener->max_frame)
+        return "it has completed, but its reply is too large";
+    if (!intake_hold(front->intake, &pending->held, reply.len))
+        return "it has completed, but there is no room for its reply";
+    if (pending->answer.max < reply.len + MLLP_FRAMING_LEN)
+        pending->answer.max = reply.len + MLLP_FRAMING_LEN;
+    return mllp_frame_append(&pending->answer, reply)
+               ? NULL
+               : "it has completed, but there is no memory for its reply";
+}
+
+/* Any HL7 message is handed on as it is; what is none becomes an acknowledgement. */
+static void build_completed(struct pending_ack *pending, const struct queue_reply *end)
+{
+    static const struct err none = {.code = ERR_NONE};
+    struct slice reply = body_slice(end->body);
+    bool hl7 = reply.len >= 3 && memcmp(reply.ptr, "MSH", 3) == 0;
+    const char *wrong = end->left_out ? "it has completed, but its reply was not kept"
+                        : hl7         ? frame_reply(pending, reply)
+                                      : NULL;
+    if (wrong)
+        build_error(pending, ERR_REJECTED, wrong);
+    else if (!hl7)
+        build_answer(pending, pending->id, &none);
+    pending->ready = true;
+}
+
+/* AE where sending it again as it is would not help, AR where it may (a repeat within duplicate_window is no second message). */
+static void build_end(struct pending_ack *pending, const struct queue_reply *end)
+{
+    if (strcmp(end->status, "completed") == 0)
+        build_completed(pending, end);
+    else if (strcmp(end->status, "expired") == 0)
+        build_error(pending, ERR_TIMEOUT, "it expired before it was started");
+    else if (strcmp(end->status, "cancelled") == 0)
+        build_error(pending, ERR_REJECTED, "it was cancelled");
+    else
+        build_error(pending, ERR_REJECTED, end->error ? end->error : "the handler failed");
+}
+
+static void on_ended(struct caller *caller, enum caller_outcome outcome,
+                     const struct queue_reply *end)
+{
+    struct pending_ack *pending = pending_of_caller(caller);
+    struct mllp_front *front = pending->peer->front;
+    switch (outcome) {
+    case CALLER_ENDED:
+        build_end(pending, end);
+        break;
+    case CALLER_LATE:
+        callers_count_late(front->callers, front->listener->item);
+        build_error(pending, ERR_TIMEOUT, "it has not ended within max_wait_time");
+        break;
+    case CALLER_STOPPED:
+        build_error(pending, ERR_UNAVAILABLE, "this dispatcher stops");
+        break;
+    }
     flush(pending->peer);
 }
 
-static struct pending_ack *add_pending(struct mllp_peer *peer, struct slice frame)
+static void wait_for_end(struct pending_ack *pending, enum caller_kind kind)
 {
+    struct mllp_front *front = pending->peer->front;
+    int64_t left_ms = (pending->until_us - clock_mono_us()) / 1000;
+    callers_add(front->callers, &pending->caller, front->listener->item, pending->id,
+                left_ms > 0 ? left_ms : 0, kind, on_ended);
+}
+
+/* ---- the intake's answers ---- */
+
+static void on_refused_later(struct pending_ack *pending, const struct err *error)
+{
+    callers_remove(pending->peer->front->callers, &pending->caller);
+    if (pending->application)
+        application_ack_refused(pending->application);
+    pending->application = NULL;
+    if (error->code == ERR_OUTCOME_UNKNOWN)
+        build_error(pending, error->code, "not known to be durable within ack_timeout");
+    else
+        build_answer(pending, pending->id, error);
+}
+
+static void on_answered(void *arg, struct uuid id, bool repeats, const struct err *error)
+{
+    struct pending_ack *pending = arg;
+    struct mllp_peer *peer = pending->peer;
+    pending->in_intake = false;
+    if (!peer->stream) {
+        pending->ready = true;
+    } else if (pending->ready) {
+        /* it has ended already, or its time was up */
+    } else if (error->code != ERR_NONE) {
+        on_refused_later(pending, error);
+    } else {
+        if (repeats) {
+            pending->id = id;
+            callers_remove(peer->front->callers, &pending->caller);
+            if (pending->waits)
+                wait_for_end(pending, CALLER_LOOKS);
+            if (pending->application)
+                application_ack_repeats(pending->application, id);
+        }
+        if (!pending->waits)
+            build_answer(pending, id, error);
+    }
+    flush(peer);
+}
+
+/* `ret_key` may be NULL: it is not asked for. */
+static struct pending_ack *add_pending(struct mllp_peer *peer, struct slice frame,
+                                       struct repeat_key *ret_key)
+{
+    const struct mllp_listener *listener = peer->front->listener;
     struct hl7_message message;
     struct err ignored;
     struct slice header = slice_of(frame.ptr, frame.len < HEADER_MAX ? frame.len : HEADER_MAX);
@@ -171,36 +307,71 @@ static struct pending_ack *add_pending(struct mllp_peer *peer, struct slice fram
     buffer_init(&pending->answer, HL7_ACK_MAX + MLLP_FRAMING_LEN);
     TAILQ_INSERT_TAIL(&peer->pending, pending, link);
     peer->pending_count++;
-    if (parsed)
-        hl7_done(&message);
+    if (!parsed)
+        return pending;
+    pending->mode = hl7_ack_mode(&message);
+    if (ret_key && listener->duplicate_window_ms)
+        *ret_key = repeat_key_mllp(listener->item, &message, body_of(frame.ptr, frame.len));
+    hl7_done(&message);
     return pending;
 }
 
 /* ---- bytes of a peer ---- */
 
+/* Nobody can wait for a reply without Redis. */
+static int check_waiting(const struct pending_ack *pending, struct err *err)
+{
+    const struct mllp_front *front = pending->peer->front;
+    if (!pending->waits || front->intake->queue_up)
+        return 0;
+    err_set(err, ERR_UNAVAILABLE, "Redis is away");
+    intake_count_rejected(front->intake, front->listener->item, err->code);
+    return -1;
+}
+
 static void take_frame(struct mllp_peer *peer, struct slice frame)
 {
-    struct pending_ack *pending = add_pending(peer, frame);
+    const struct mllp_listener *listener = peer->front->listener;
+    const struct item *item = listener->item;
+    struct repeat_key key = {.key = UUID_NONE};
+    struct pending_ack *pending = add_pending(peer, frame, &key);
+    bool sync = item_is_sync(item) && item->blocking.enabled;
+    pending->waits = sync && !pending->mode.enhanced;
+    pending->until_us = clock_mono_us() + item->blocking.max_wait_time_ms * 1000;
+    bool application = pending->mode.enhanced && pending->mode.application != HL7_NE;
     struct intake_request request = {
-        .item = peer->front->listener->item,
+        .item = item,
         .body = body_of(frame.ptr, frame.len),
         .content_type = SLICE_LITERAL(CONTENT_TYPE),
+        .priority = INTAKE_PRIORITY_BY_ITEM,
+        .wait = pending->waits || application,
+        .dedup_key = key.key,
+        .dedup_fingerprint = key.fingerprint,
+        .dedup_window_ms = listener->duplicate_window_ms,
         .answered = on_answered,
         .arg = pending,
     };
-    struct uuid id;
     struct err err;
-    if (intake_accept(peer->front->intake, &request, &id, &err)) {
+    if (check_waiting(pending, &err) ||
+        intake_accept(peer->front->intake, &request, &pending->id, &err)) {
         if (frame.len == 0)
             err.code = ERR_NOT_HL7; /* nothing to correct: there is no message */
         build_answer(pending, uuid_new(clock_wall_ms()), &err);
+        return;
     }
+    pending->in_intake = true;
+    if (pending->waits)
+        wait_for_end(pending, CALLER_TOLD);
+    else if (application)
+        pending->application = application_acks_add(&peer->application, item, pending->id,
+                                                    slice_of(pending->header, pending->header_len),
+                                                    pending->mode.application);
 }
 
 /* Where the frame ends is not awaited: its connection ends. */
 static void refuse_frame(struct mllp_peer *peer, struct slice start, const struct err *err)
 {
-    struct pending_ack *pending = add_pending(peer, start);
+    struct pending_ack *pending = add_pending(peer, start, NULL);
     intake_count_rejected(peer->front->intake, peer->front->listener->item, err->code);
     build_answer(pending, uuid_new(clock_wall_ms()), err);
     peer->ending = true;
@@ -272,6 +443,14 @@ static void on_gone(void *data)
     peer->stream = NULL;
     end_reading(peer);
     application_acks_drop(&peer->application);
+    struct pending_ack *pending, *next;
+    for (pending = TAILQ_FIRST(&peer->pending); pending; pending = next) {
+        next = TAILQ_NEXT(pending, link);
+        pending->application = NULL;
+        callers_remove(peer->front->callers, &pending->caller);
+        if (!pending->in_intake)
+            free_pending(pending);
+    }
     free_peer_when_done(peer);
 }
 
@@ -294,8 +473,8 @@ static void on_open(void *arg, struct stream *stream)
     peer->stream = stream;
     peer->progress_us = clock_mono_us();
     TAILQ_INIT(&peer->pending);
-    application_acks_init(&peer->application, front->waiters, front->intake->store,
-                          write_application_ack, on_application_over, peer);
+    application_acks_init(&peer->application, front->callers, write_application_ack,
+                          on_application_over, peer);
     mllp_reader_init(&peer->reader, (size_t)front->listener->max_frame);
     TAILQ_INSERT_TAIL(&front->peers, peer, link);
     stream_set_data(stream, peer);
@@ -328,10 +507,10 @@ static void on_watch(void *arg)
 
 int mllp_front_start(struct mllp_front *front, struct loop *loop,
                      const struct mllp_listener *listener, struct intake *intake,
-                     struct waiters *waiters, struct metrics *metrics, struct err *err)
+                     struct callers *callers, struct metrics *metrics, struct err *err)
 {
     *front = (struct mllp_front){
-        .listener = listener, .intake = intake, .waiters = waiters, .partial_ms = PARTIAL_MS};
+        .listener = listener, .intake = intake, .callers = callers, .partial_ms = PARTIAL_MS};
     TAILQ_INIT(&front->peers);
     struct metric_label label = {"item", listener->item_id};
     front->junk = metrics_counter(metrics, "hie_mllp_junk_bytes_total",
@@ -374,6 +553,13 @@ bool mllp_front_idle(const struct mllp_front *front)
 
 void mllp_front_free(struct mllp_front *front)
 {
+    struct mllp_peer *peer;
+    struct pending_ack *pending;
     loop_timer_done(&front->watch);
     front->server = stream_server_free(front->server);
+    while ((peer = TAILQ_FIRST(&front->peers))) { /* those with something in the intake */
+        while ((pending = TAILQ_FIRST(&peer->pending)))
+            free_pending(pending);
+        free_peer_when_done(peer);
+    }
 }

@@ -2,14 +2,14 @@
 #ifndef HIE_MLLP_FRONT_H
 #define HIE_MLLP_FRONT_H
 
+#include "callers.h"
 #include "intake.h"
 #include "link/stream_server.h"
-#include "waiters.h"
 
 struct mllp_front {
     const struct mllp_listener *listener;
     struct intake *intake;
-    struct waiters *waiters; /* for application acknowledgements */
+    struct callers *callers;
     struct stream_server *server;
     TAILQ_HEAD(, mllp_peer) peers;
     struct loop_timer watch; /* over unfinished frames */
@@ -21,10 +21,11 @@ struct mllp_front {
 /* 0, or -1 with ERR_CONFIG or ERR_IO: it cannot listen. */
 int mllp_front_start(struct mllp_front *front, struct loop *loop,
                      const struct mllp_listener *listener, struct intake *intake,
-                     struct waiters *waiters, struct metrics *metrics, struct err *err);
+                     struct callers *callers, struct metrics *metrics, struct err *err);
 /* Stops listening; each connection ends at its next message boundary. */
 void mllp_front_drain(struct mllp_front *front);
 bool mllp_front_idle(const struct mllp_front *front);
+/* What the intake still holds of it is not answered any more: the intake goes next. */
 void mllp_front_free(struct mllp_front *front);
 
 #endif

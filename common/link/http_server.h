@@ -60,6 +60,9 @@ struct slice http_request_path(const struct http_request *request);
 bool http_request_query(const struct http_request *request, const char *name, struct slice *ret_value);
 /* A header's value, trimmed, name compared without case; false when absent. Repeats: the first. */
 bool http_request_header(const struct http_request *request, const char *name, struct slice *ret_value);
+/* All of its repeats, one a call: *at is 0 first, false when there are no more. */
+bool http_request_next_header(const struct http_request *request, const char *name, unsigned *at,
+                              struct slice *ret_value);
 struct slice http_request_body(const struct http_request *request);
 /* The caller's own pointer beside the request. */
 void http_request_set_data(struct http_request *request, void *data);

@@ -141,16 +141,24 @@ bool http_request_query(const struct http_request *request, const char *name,
     return false;
 }
 
-bool http_request_header(const struct http_request *request, const char *name,
-                         struct slice *ret_value)
+bool http_request_next_header(const struct http_request *request, const char *name, unsigned *at,
+                              struct slice *ret_value)
 {
-    for (unsigned i = 0; i < request->field_count; i++) {
-        if (slice_is_nocase(http_request_span(request, request->fields[i].name), name)) {
-            *ret_value = slice_trim(http_request_span(request, request->fields[i].value));
+    while (*at < request->field_count) {
+        const struct http_field *field = &request->fields[(*at)++];
+        if (slice_is_nocase(http_request_span(request, field->name), name)) {
+            *ret_value = slice_trim(http_request_span(request, field->value));
             return true;
         }
     }
     return false;
+}
+
+bool http_request_header(const struct http_request *request, const char *name,
+                         struct slice *ret_value)
+{
+    unsigned at = 0;
+    return http_request_next_header(request, name, &at, ret_value);
 }
 
 struct slice http_request_body(const struct http_request *request)

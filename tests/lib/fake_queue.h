@@ -23,6 +23,8 @@ enum fake_queue_op {
     FAKE_DEPTH,
     FAKE_MISSING,
     FAKE_HELD,
+    FAKE_REPLIES,
+    FAKE_READ_REPLIES,
 };
 
 struct fake_queue_call {
@@ -32,6 +34,7 @@ struct fake_queue_call {
     const struct queue_entry *entries;
     const struct queue_entry *const *pointers;
     const struct queue_retry *retries;
+    const struct queue_reply *replies;
     const struct uuid *ids;
     size_t count;
     void (*done)(void);
@@ -152,6 +155,21 @@ static inline void fake_missing(struct queue *queue, struct queue_name name, con
     fake_queue_add(queue, FAKE_MISSING, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
+static inline void fake_replies(struct queue *queue, const char *item,
+                                const struct queue_reply *replies, size_t count, queue_done *done,
+                                void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->replies = replies;
+}
+
+static inline void fake_read_replies(struct queue *queue, const char *item, const struct uuid *ids,
+                                     size_t count, queue_replies_read *done, void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_READ_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
 static const struct queue_ops fake_queue_ops = {
     .enqueue = fake_enqueue,
     .claim = fake_queue_claim,
@@ -165,6 +183,8 @@ static const struct queue_ops fake_queue_ops = {
     .reply = fake_queue_reply,
     .depth = fake_depth,
     .missing = fake_missing,
+    .replies = fake_replies,
+    .read_replies = fake_read_replies,
 };
 
 static inline void fake_queue_init(struct fake_queue *fake)
@@ -224,6 +244,15 @@ static inline void fake_queue_answer_depth(struct fake_queue_call *call, const s
     done(arg, err, depth);
 }
 
+static inline void fake_queue_answer_read(struct fake_queue_call *call, const struct err *err,
+                                          const struct body *bodies)
+{
+    queue_replies_read *done = (queue_replies_read *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, bodies);
+}
+
 /* Answers a claim or takeover with entries of these ids (at most 16). */
 static inline void fake_queue_answer_claim(struct fake_queue_call *call, const struct uuid *ids,
                                            size_t count)
@@ -265,6 +294,9 @@ static inline void fake_queue_end(struct fake_queue *fake)
             break;
         case FAKE_DEPTH:
             ((queue_depth_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_READ_REPLIES:
+            ((queue_replies_read *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_MISSING:
         case FAKE_HELD:

@@ -1,16 +1,23 @@
-/* Application acknowledgements of enhanced mode with a fake store. */
+/* Application acknowledgements of enhanced mode: what is told, and when. */
 #include "application_ack.h"
 
+#include "fake_queue.h"
 #include "fake_store.h"
 #include "run_loop.h"
 
 #include <check.h>
 
 static const char header[] = "MSH|^~\\&|APP|FAC|R|F|20260101||ADT^A01|CTL7|P|2.5|||AL|AL";
+static const char yaml[] = "production: {name: test}\n"
+                           "items:\n"
+                           "  - {id: A, class: Echo, queue_type: unordered}\n";
 
 static struct loop *loop;
+static struct production *production;
+static struct metrics *metrics;
 static struct fake_store store;
-static struct waiters waiters;
+static struct fake_queue queue;
+static struct callers callers;
 static struct application_acks acks;
 static char written[HL7_ACK_MAX + 8];
 static size_t write_count, over_count;
@@ -19,8 +26,11 @@ static void on_write(void *arg, struct slice frame)
 {
     (void)arg;
     write_count++;
+    ck_assert_uint_lt(frame.len, sizeof(written));
     memcpy(written, frame.ptr, frame.len);
     written[frame.len] = '\0';
+    ck_assert_int_eq(written[0], '\v');
+    ck_assert_str_eq(written + frame.len - 2, "\x1c\r");
 }
 
 static void on_over(void *arg)
@@ -31,123 +41,187 @@ static void on_over(void *arg)
 
 static void setup(void)
 {
+    struct diagnostics diagnostics;
+    production = production_parse(slice_text(yaml), &diagnostics);
+    diagnostics_done(&diagnostics);
+    ck_assert_ptr_nonnull(production);
     loop = loop_new();
+    metrics = metrics_new();
     fake_store_init(&store);
-    waiters_init(&waiters, loop, &store.store);
-    application_acks_init(&acks, &waiters, &store.store, on_write, on_over, NULL);
+    fake_queue_init(&queue);
+    callers_init(&callers, loop, production, &queue.queue, &store.store, metrics);
+    callers_link_changed(&callers, true, true);
+    application_acks_init(&acks, &callers, on_write, on_over, NULL);
     write_count = over_count = 0;
 }
 
 static void teardown(void)
 {
     application_acks_drop(&acks);
+    ck_assert_uint_eq(callers.count, 0);
+    callers_link_changed(&callers, false, false);
     fake_store_end(&store);
-    waiters_done(&waiters);
+    fake_queue_end(&queue);
+    callers_done(&callers);
+    metrics_free(metrics);
     loop_free(loop);
+    production_free(production);
 }
 
-static void add(enum hl7_ack_when when)
+static struct application_ack *hold(enum hl7_ack_when when, struct uuid *ret_id)
 {
-    application_acks_add(&acks, uuid_new(1000), slice_text(header), when);
-    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) == 1);
+    *ret_id = uuid_new(1000);
+    return application_acks_add(&acks, &production->items[0], *ret_id, slice_text(header), when);
 }
 
-static struct fake_store_call *ended(void)
+static struct uuid add(enum hl7_ack_when when)
 {
-    fake_store_answer_flags(fake_store_take(&store, FAKE_ENDED), &fake_ok, (const bool[]){true});
-    return fake_store_take(&store, FAKE_FIND);
+    struct uuid id;
+    application_ack_release(hold(when, &id));
+    return id;
 }
 
-static void answer(struct fake_store_call *find, const char *state, const char *error)
+static void end(struct uuid id, const char *status, const char *error, const char *body)
 {
-    struct store_record record = {.state = state, .error = error, .finished_us = 1};
-    ((store_found *)find->done)(find->arg, &fake_ok, &record);
-    free(find);
+    struct queue_reply reply = {
+        .id = id, .status = status, .error = error, .body = body_of(body, strlen(body))};
+    callers_replied(&callers, &reply);
 }
 
 START_TEST(a_completed_message_is_accepted)
 {
-    add(HL7_AL);
-    answer(ended(), "completed", NULL);
+    end(add(HL7_AL), "completed", NULL, "");
     ck_assert_uint_eq(write_count, 1);
     ck_assert_ptr_nonnull(strstr(written, "MSA|AA|CTL7"));
     ck_assert_uint_eq(acks.count, 0);
+    ck_assert_uint_eq(over_count, 1);
 }
 END_TEST
 
-START_TEST(a_dead_letter_is_an_error_with_its_reason)
+START_TEST(other_ends_are_errors_with_their_reason)
 {
-    add(HL7_AL);
-    answer(ended(), "dead_lettered", "no rule holds");
+    end(add(HL7_AL), "dead_lettered", "no rule holds", "");
     ck_assert_ptr_nonnull(strstr(written, "MSA|AE|CTL7"));
     ck_assert_ptr_nonnull(strstr(written, "no rule holds"));
+    end(add(HL7_AL), "expired", NULL, "");
+    ck_assert_ptr_nonnull(strstr(written, "MSA|AE|CTL7"));
+    ck_assert_ptr_nonnull(strstr(written, "expired"));
 }
 END_TEST
 
 START_TEST(only_what_was_asked_for_is_written)
 {
-    add(HL7_ER);
-    answer(ended(), "completed", NULL);
+    end(add(HL7_ER), "completed", NULL, "");
     ck_assert_uint_eq(write_count, 0);
     ck_assert_uint_eq(over_count, 1); /* its place is free, though nothing was written */
-    add(HL7_SU);
-    answer(ended(), "dead_lettered", "x");
+    end(add(HL7_SU), "dead_lettered", "x", "");
     ck_assert_uint_eq(write_count, 0);
     ck_assert_uint_eq(over_count, 2);
     ck_assert_uint_eq(acks.count, 0);
 }
 END_TEST
 
-START_TEST(a_database_that_is_away_is_asked_again)
+#define REPLY(code, id) "MSH|^~\\&|R|F|APP|FAC|20260101||ACK|X1|P|2.5\rMSA|" code "|" id "|theirs\r"
+
+START_TEST(a_reply_that_acknowledges_is_used)
 {
-    struct err away = {.code = ERR_UNAVAILABLE};
-    add(HL7_AL);
-    struct fake_store_call *find = ended();
-    ((store_found *)find->done)(find->arg, &away, NULL);
-    free(find);
-    ck_assert_uint_eq(write_count + over_count, 0);
-    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) == 1);
-    answer(ended(), "completed", NULL);
+    end(add(HL7_AL), "completed", NULL, REPLY("AE", "CTL7"));
+    ck_assert_str_eq(written, "\v" REPLY("AE", "CTL7") "\x1c\r");
+    end(add(HL7_SU), "completed", NULL, REPLY("AE", "CTL7")); /* it is an error */
     ck_assert_uint_eq(write_count, 1);
-    ck_assert_uint_eq(over_count, 1);
+    end(add(HL7_ER), "completed", NULL, REPLY("AR", "CTL7"));
+    ck_assert_uint_eq(write_count, 2);
 }
 END_TEST
 
-START_TEST(when_the_time_is_up_nothing_is_told)
+START_TEST(any_other_reply_is_not)
 {
+    static const char *const replies[] = {
+        REPLY("AA", "CTL8"),
+        REPLY("CA", "CTL7"),
+        REPLY("", "CTL7"),
+        "MSH|^~\\&|R|F|APP|FAC|20260101||ADT^A01|X1|P|2.5\rPID|1\r",
+        "plain text",
+        "MSH|",
+        REPLY("AA", "CTL7") REPLY("AA", "CTL7"),
+        REPLY("AA", "CTL7") "NTE|\x1c\r",
+        ""};
+    for (size_t i = 0; i < sizeof(replies) / sizeof(replies[0]); i++) {
+        end(add(HL7_AL), "completed", NULL, replies[i]);
+        ck_assert_uint_eq(write_count, i + 1);
+        ck_assert_ptr_nonnull(strstr(written, "MSA|AA|CTL7\r"));
+        ck_assert_ptr_null(strstr(written, "theirs"));
+    }
+}
+END_TEST
+
+START_TEST(nothing_is_written_before_the_commit_acknowledgement)
+{
+    struct uuid id;
+    struct application_ack *ack = hold(HL7_AL, &id);
+    end(id, "completed", NULL, REPLY("AA", "CTL7"));
+    ck_assert_uint_eq(write_count + over_count, 0);
+    application_ack_release(ack);
+    ck_assert_str_eq(written, "\v" REPLY("AA", "CTL7") "\x1c\r");
+    ck_assert_uint_eq(over_count, 1);
+    ack = hold(HL7_ER, &id);
+    end(id, "completed", NULL, "");
+    application_ack_release(ack);
+    ck_assert_uint_eq(write_count, 1);
+    ck_assert_uint_eq(over_count, 2);
+}
+END_TEST
+
+START_TEST(a_repeat_is_told_the_first_ones_end)
+{
+    struct uuid id, first = uuid_new(500);
+    struct application_ack *ack = hold(HL7_AL, &id);
+    application_ack_repeats(ack, first);
+    application_ack_release(ack);
+    end(id, "completed", NULL, "");
+    ck_assert_uint_eq(write_count, 0);
+    end(first, "completed", NULL, "");
+    ck_assert_ptr_nonnull(strstr(written, "MSA|AA|CTL7"));
+}
+END_TEST
+
+START_TEST(a_refused_message_has_none)
+{
+    struct uuid id;
+    application_ack_refused(hold(HL7_AL, &id));
+    end(id, "completed", NULL, "");
+    ck_assert_uint_eq(write_count, 0);
+    ck_assert_uint_eq(over_count, 1);
+    ck_assert_uint_eq(acks.count, 0);
+}
+END_TEST
+
+START_TEST(when_the_dispatcher_stops_nothing_is_told)
+{
+    struct uuid id;
+    struct application_ack *held = hold(HL7_AL, &id);
     add(HL7_AL);
-    fake_store_answer_flags(fake_store_take(&store, FAKE_ENDED), &fake_ok, (const bool[]){false});
-    waiters_drain(&waiters);
+    callers_stop(&callers);
     RUN_LOOP_UNTIL(loop, over_count == 1);
+    application_ack_repeats(held, uuid_new(1)); /* too late: nothing happens */
+    application_ack_release(held);
+    ck_assert_uint_eq(over_count, 2);
     ck_assert_uint_eq(write_count, 0);
     ck_assert_uint_eq(acks.count, 0);
-    ck_assert_uint_eq(fake_store_pending(&store), 0);
-}
-END_TEST
-
-START_TEST(a_message_without_record_is_over)
-{
-    add(HL7_AL);
-    struct fake_store_call *find = ended();
-    ((store_found *)find->done)(find->arg, &fake_ok, NULL);
-    free(find);
-    ck_assert_uint_eq(write_count, 0);
-    ck_assert_uint_eq(over_count, 1);
 }
 END_TEST
 
 START_TEST(a_connection_that_is_gone_is_told_nothing)
 {
-    add(HL7_AL);
-    application_acks_drop(&acks); /* while it waits */
-    add(HL7_AL);
-    struct fake_store_call *flags = fake_store_take(&store, FAKE_ENDED);
-    fake_store_answer_flags(flags, &fake_ok, (const bool[]){false});
-    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) == 1);
-    struct fake_store_call *find = ended();
-    application_acks_drop(&acks); /* while it is looked up */
-    answer(find, "completed", NULL);
-    ck_assert_uint_eq(write_count, 0);
+    struct uuid waits = add(HL7_AL), held, kept;
+    hold(HL7_AL, &held);
+    hold(HL7_AL, &kept);
+    end(kept, "completed", NULL, "");
+    application_acks_drop(&acks);
+    end(waits, "completed", NULL, "");
+    end(held, "completed", NULL, "");
+    ck_assert_uint_eq(write_count + over_count, 0);
+    ck_assert_uint_eq(callers.count, 0);
 }
 END_TEST
 
@@ -157,11 +231,14 @@ int main(void)
     TCase *cases = tcase_create("application_ack");
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, a_completed_message_is_accepted);
-    tcase_add_test(cases, a_dead_letter_is_an_error_with_its_reason);
+    tcase_add_test(cases, other_ends_are_errors_with_their_reason);
     tcase_add_test(cases, only_what_was_asked_for_is_written);
-    tcase_add_test(cases, a_database_that_is_away_is_asked_again);
-    tcase_add_test(cases, when_the_time_is_up_nothing_is_told);
-    tcase_add_test(cases, a_message_without_record_is_over);
+    tcase_add_test(cases, a_reply_that_acknowledges_is_used);
+    tcase_add_test(cases, any_other_reply_is_not);
+    tcase_add_test(cases, nothing_is_written_before_the_commit_acknowledgement);
+    tcase_add_test(cases, a_repeat_is_told_the_first_ones_end);
+    tcase_add_test(cases, a_refused_message_has_none);
+    tcase_add_test(cases, when_the_dispatcher_stops_nothing_is_told);
     tcase_add_test(cases, a_connection_that_is_gone_is_told_nothing);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);

@@ -25,7 +25,7 @@ static struct health *health;
 static struct fake_store store;
 static struct fake_queue queue;
 static struct intake intake;
-static struct waiters waiters;
+static struct callers callers;
 static struct http_front front;
 static struct peer *peer;
 
@@ -47,14 +47,15 @@ static void setup(void)
     health = health_new(metrics);
     fake_store_init(&store);
     fake_queue_init(&queue);
-    waiters_init(&waiters, loop, &store.store);
+    callers_init(&callers, loop, production, &queue.queue, &store.store, metrics);
+    callers_link_changed(&callers, true, true);
     intake_init(&intake, loop, production, &queue.queue, &store.store, metrics);
     intake.on_unqueued = on_unqueued;
     intake_link_changed(&intake, false, true);
     fake_store_end(&store); /* the gate's first questions */
     fake_queue_end(&queue);
     ck_assert_int_eq(
-        http_front_start(&front, loop, production, &intake, &store.store, &waiters, health, &err),
+        http_front_start(&front, loop, production, &intake, &store.store, &callers, health, &err),
         0);
     peer = peer_open(loop, http_server_port(front.server));
 }
@@ -65,7 +66,7 @@ static void teardown(void)
     fake_store_end(&store);
     fake_queue_end(&queue);
     http_front_free(&front);
-    waiters_done(&waiters);
+    callers_done(&callers);
     intake_done(&intake);
     health_free(health);
     metrics_free(metrics);
@@ -101,7 +102,7 @@ START_TEST(what_cannot_be_worked_with_is_told)
 {
     post("Router", "", "BHS|^~\\&|A\rMSH|^~\\&|A\r");
     peer_expect(peer, 422);
-    post("Router", "Idempotency-Key: 1\r\n", "MSH|^~\\&|A\r");
+    post("Router", "X-Callback-URL: http://x/\r\n", "MSH|^~\\&|A\r");
     peer_expect(peer, 400);
 }
 END_TEST
@@ -148,7 +149,7 @@ START_TEST(a_long_poll_does_not_hold_the_drain)
     answer_unfinished();
     wait_until(loop, fake_store_pending(&store) > 0);
     fake_store_answer_flags(fake_store_take(&store, FAKE_ENDED), &fake_ok, (const bool[]){false});
-    waiters_drain(&waiters);
+    callers_drain(&callers);
     http_front_drain(&front);
     wait_until(loop, fake_store_pending(&store) > 0);
     answer_unfinished(); /* as things are */

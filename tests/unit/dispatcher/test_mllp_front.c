@@ -26,7 +26,7 @@ static struct metrics *metrics;
 static struct fake_store store;
 static struct fake_queue queue;
 static struct intake intake;
-static struct waiters waiters;
+static struct callers callers;
 static struct mllp_front front;
 static struct peer *peer;
 static size_t accepted;
@@ -48,7 +48,8 @@ static void setup(void)
     metrics = metrics_new();
     fake_store_init(&store);
     fake_queue_init(&queue);
-    waiters_init(&waiters, loop, &store.store);
+    callers_init(&callers, loop, production, &queue.queue, &store.store, metrics);
+    callers_link_changed(&callers, true, true);
     intake_init(&intake, loop, production, &queue.queue, &store.store, metrics);
     intake.on_unqueued = on_unqueued;
     intake_link_changed(&intake, true, true);
@@ -56,7 +57,7 @@ static void setup(void)
     fake_queue_end(&queue);
     production->dispatcher.mllp[0].item = production_find(production, SLICE_LITERAL("Router"));
     ck_assert_int_eq(mllp_front_start(&front, loop, &production->dispatcher.mllp[0], &intake,
-                                      &waiters, metrics, &err),
+                                      &callers, metrics, &err),
                      0);
     peer = peer_open(loop, stream_server_port(front.server));
     accepted = 0;
@@ -68,7 +69,7 @@ static void teardown(void)
     fake_store_end(&store);
     fake_queue_end(&queue);
     mllp_front_free(&front);
-    waiters_done(&waiters);
+    callers_done(&callers);
     intake_done(&intake);
     metrics_free(metrics);
     loop_free(loop);
@@ -79,6 +80,7 @@ static void teardown(void)
 static void serve(bool all_ended)
 {
     static bool flags[STORE_BATCH_MAX];
+    static const struct body no_keys[QUEUE_BATCH_MAX];
     struct store_record record = {.state = "completed", .finished_us = 1};
     struct fake_store_call *call;
     struct fake_queue_call *enqueue;
@@ -92,6 +94,10 @@ static void serve(bool all_ended)
             fake_store_answer(call, &fake_ok);
         } else if (call->op == FAKE_ENDED) {
             fake_store_answer_flags(call, &fake_ok, flags);
+        } else if (call->op == FAKE_REPLY) {
+            ((store_body_done *)call->done)(call->arg, &fake_ok, body_of(NULL, 0),
+                                            slice_of(NULL, 0), false);
+            free(call);
         } else {
             ck_assert_int_eq(call->op, FAKE_FIND);
             ((store_found *)call->done)(call->arg, &fake_ok, &record);
@@ -102,6 +108,8 @@ static void serve(bool all_ended)
         TAILQ_REMOVE(&queue.calls, enqueue, link);
         if (enqueue->op == FAKE_ENQUEUE) {
             fake_queue_answer_depth(enqueue, &fake_ok, 0);
+        } else if (enqueue->op == FAKE_READ_REPLIES) {
+            fake_queue_answer_read(enqueue, &fake_ok, no_keys);
         } else {
             ck_assert_int_eq(enqueue->op, FAKE_DEPTH);
             ((queue_depth_done *)enqueue->done)(enqueue->arg, &fake_ok, &(struct queue_depth){0});
