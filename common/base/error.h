@@ -20,6 +20,8 @@ enum error_class {
     X(ERR_NOT_FOUND, "not_found", ERROR_REJECT)     /* unknown item, id, path */                   \
     X(ERR_REJECTED, "rejected", ERROR_REJECT)       /* the handler or its receiver said no */      \
     X(ERR_UNSUPPORTED, "unsupported", ERROR_REJECT) /* known, not yet built */                     \
+    X(ERR_KEY_REUSED, "key_reused", ERROR_REJECT)   /* Idempotency-Key with another body */        \
+    X(ERR_DEADLOCK, "deadlock", ERROR_REJECT)       /* a call that would wait for itself */        \
     X(ERR_QUEUE_FULL, "queue_full", ERROR_RETRY)    /* queue_size reached */                       \
     X(ERR_UNAVAILABLE, "unavailable", ERROR_RETRY)  /* a server is away; nothing was done */       \
     X(ERR_OUTCOME_UNKNOWN, "outcome_unknown", ERROR_RETRY) /* it may have been done */             \

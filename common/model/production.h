@@ -111,6 +111,8 @@ struct production {
     } worker;
     struct item *items;
     size_t item_count;
+    int64_t
+        version; /* of the fleet's published production; 0: not published. Set by whoever applies a published one */
     struct item_entry *by_id; /* for production_find */
     struct arena arena;       /* owns all of the above, but for what item_settings_done frees */
 };

@@ -23,6 +23,7 @@ enum fake_queue_op {
     FAKE_DEPTH,
     FAKE_MISSING,
     FAKE_HELD,
+    FAKE_SLOTS,
 };
 
 struct fake_queue_call {
@@ -34,6 +35,11 @@ struct fake_queue_call {
     const struct queue_retry *retries;
     const struct uuid *ids;
     size_t count;
+    struct fake_slots { /* of FAKE_SLOTS */
+        unsigned partitions;
+        const char *holder;
+        int64_t limit, held, want;
+    } slots;
     void (*done)(void);
     void *arg;
 };
@@ -152,6 +158,21 @@ static inline void fake_missing(struct queue *queue, struct queue_name name, con
     fake_queue_add(queue, FAKE_MISSING, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
+static inline void fake_held(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                             size_t count, queue_flags_done *done, void *arg)
+{
+    fake_queue_add(queue, FAKE_HELD, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
+static inline void fake_slots(struct queue *queue, struct queue_name name, unsigned partitions,
+                              const char *holder, int64_t limit, int64_t held, int64_t want,
+                              int64_t ttl_ms, queue_slots_done *done, void *arg)
+{
+    (void)ttl_ms;
+    fake_queue_add(queue, FAKE_SLOTS, name, 1, FAKE_QUEUE_DONE(done), arg)->slots =
+        (struct fake_slots){partitions, holder, limit, held, want};
+}
+
 static const struct queue_ops fake_queue_ops = {
     .enqueue = fake_enqueue,
     .claim = fake_queue_claim,
@@ -165,6 +186,8 @@ static const struct queue_ops fake_queue_ops = {
     .reply = fake_queue_reply,
     .depth = fake_depth,
     .missing = fake_missing,
+    .held = fake_held,
+    .slots = fake_slots,
 };
 
 static inline void fake_queue_init(struct fake_queue *fake)
@@ -224,6 +247,15 @@ static inline void fake_queue_answer_depth(struct fake_queue_call *call, const s
     done(arg, err, depth);
 }
 
+static inline void fake_queue_answer_slots(struct fake_queue_call *call, const struct err *err,
+                                           int64_t granted, int64_t depth)
+{
+    queue_slots_done *done = (queue_slots_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, granted, depth);
+}
+
 /* Answers a claim or takeover with entries of these ids (at most 16). */
 static inline void fake_queue_answer_claim(struct fake_queue_call *call, const struct uuid *ids,
                                            size_t count)
@@ -265,6 +297,9 @@ static inline void fake_queue_end(struct fake_queue *fake)
             break;
         case FAKE_DEPTH:
             ((queue_depth_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_SLOTS:
+            ((queue_slots_done *)call->done)(call->arg, &lost, 0, 0);
             break;
         case FAKE_MISSING:
         case FAKE_HELD:
