@@ -10,7 +10,8 @@
 #include <stdlib.h>
 
 #define LIST_DEFAULT 100
-#define LIST_MAX 1000
+#define LIST_MAX STORE_BATCH_MAX
+#define BODY_MAX 65536u /* 512 ids take a third of it */
 
 /* ---- the list ---- */
 
@@ -85,7 +86,7 @@ static void list(struct http_front *front, struct http_request *request, const s
     struct slice value;
     int64_t limit = LIST_DEFAULT;
     if (http_request_query(request, "limit", &value) && !slice_to_int(value, 1, LIST_MAX, &limit)) {
-        http_answer_problem(request, 400, "limit: a number from 1 to 1000 is wanted", NULL, 0);
+        http_answer_problem(request, 400, "limit: a number from 1 to 512 is wanted", NULL, 0);
         return;
     }
     if (http_request_query(request, "cursor", &value) && !uuid_parse(value, &before)) {
@@ -131,6 +132,8 @@ static bool read_ids(struct slice body, struct uuid ids[static STORE_BATCH_MAX],
     *ret_all = body.len == 0;
     if (*ret_all)
         return true;
+    if (body.len > BODY_MAX)
+        return false;
     json_t *root = json_loadb(body.ptr, body.len, 0, &error);
     json_t *list = json_object_get(root, "ids");
     if (json_is_object(root) && json_object_size(root) == 0)

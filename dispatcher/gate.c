@@ -4,37 +4,211 @@
 #include "base/clock.h"
 #include "base/mem.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
+#define SLOTS_TTL_MS 10000
+#define BLOCK_SHARE 64 /* a block is this part of queue_size … */
+#define BLOCK_MAX 1024
+#define ROOM_SHARE 8 /* … and at most this part of what is free */
 #define REFRESH_MS 1000
+#define SOON_MS 20      /* where others may wait for what is no longer ours */
+#define OLD_US 900000   /* nothing was asked for so long: a refresh asks */
+#define IDLE_US 1000000 /* nobody was admitted for so long: what is free is given back */
 #define COUNT_SHARE                                                                                \
     20 /* counting in the database walks the backlog: at most this part of the time */
-#define REFRESH_FULL_MS 20 /* while something is full, so that a freed slot is seen soon */
 
-static int64_t used(const struct gate_item *item)
+static struct gate_item *gated_of(const struct gate *gate, const struct item *item)
 {
-    return item->queued + item->on_way + item->unqueued;
+    return &gate->items[item->index];
 }
 
-static void on_depth(void *arg, const struct err *err, const struct queue_depth *depth)
+/* What is to count for us in Redis. */
+static int64_t held(const struct gate_item *gated)
 {
-    struct gate_item *item = arg;
-    item->asking = false;
-    if (err->code == ERR_NONE)
-        item->queued = depth->waiting + depth->in_hand + depth->delayed;
+    return gated->on_way - gated->sent + gated->unqueued + gated->free;
 }
 
-static void ask(struct gate_item *item)
+static int64_t used(const struct gate_item *gated)
 {
-    struct gate *gate = item->gate;
-    if (item->asking || !gate->queue_up)
+    return gated->depth + gated->on_way + gated->unqueued + gated->nobodys;
+}
+
+static int64_t room(const struct gate_item *gated)
+{
+    return gated->item->queue_size - used(gated) - gated->free;
+}
+
+/* ---- reserving ---- */
+
+/* Slots to reserve for those who have not come yet. */
+static int64_t block_of(const struct gate_item *gated)
+{
+    int64_t block = gated->item->queue_size / BLOCK_SHARE, share = room(gated) / ROOM_SHARE;
+    if (block < 1)
+        block = 1;
+    if (block > BLOCK_MAX)
+        block = BLOCK_MAX;
+    if (block > share)
+        block = share;
+    return block > 0 ? block : 0;
+}
+
+static void admit(struct gate_item *gated)
+{
+    gated->on_way++;
+    gated->since++;
+    gated->since_asked++;
+    gated->admitted_us = clock_mono_us();
+}
+
+static enum gate_verdict admit_while_away(struct gate_item *gated, const struct gate_waiter *waiter)
+{
+    int64_t now = gated->counted >= 0 ? gated->counted + gated->since : used(gated);
+    if (waiter->queue_only)
+        return GATE_AWAY;
+    if (now >= gated->item->queue_size)
+        return GATE_FULL;
+    admit(gated);
+    return GATE_ADMITTED;
+}
+
+/* Takes the first waiter out. */
+static struct gate_waiter *take_waiter(struct gate_item *gated)
+{
+    struct gate_waiter *waiter = TAILQ_FIRST(&gated->waiting);
+    TAILQ_REMOVE(&gated->waiting, waiter, link);
+    gated->waiting_count--;
+    return waiter;
+}
+
+static void tell(struct gate_waiters *waiters, enum gate_verdict verdict)
+{
+    struct gate_waiter *waiter;
+    while ((waiter = TAILQ_FIRST(waiters))) {
+        TAILQ_REMOVE(waiters, waiter, link);
+        waiter->told(waiter, verdict);
+    }
+}
+
+/* The decisions first, for all; then they are told, the admitted ones before any that calls back into the fronts. */
+static void decide(struct gate_item *gated, bool away)
+{
+    struct gate_waiters by_verdict[GATE_AWAY + 1];
+    for (unsigned i = 0; i <= GATE_AWAY; i++)
+        TAILQ_INIT(&by_verdict[i]);
+    struct gate_waiter *waiter;
+    while ((waiter = TAILQ_FIRST(&gated->waiting))) {
+        enum gate_verdict verdict = GATE_FULL;
+        if (away) {
+            verdict = admit_while_away(gated, waiter);
+        } else if (gated->free > 0) {
+            gated->free--;
+            admit(gated);
+            verdict = GATE_ADMITTED;
+        } else if (!waiter->asked) {
+            break; /* they came after the call was made, and all behind them */
+        }
+        take_waiter(gated);
+        TAILQ_INSERT_TAIL(&by_verdict[verdict], waiter, link);
+    }
+    tell(&by_verdict[GATE_ADMITTED], GATE_ADMITTED);
+    tell(&by_verdict[GATE_FULL], GATE_FULL);
+    tell(&by_verdict[GATE_AWAY], GATE_AWAY);
+}
+
+/* What the database counted and nobody's queue or gate does was lost by Redis, or waits for the reconciler. Others' messages on
+ * their way look the same for a moment: so it only falls until the next change of a link. */
+static void settle(struct gate_item *gated)
+{
+    int64_t beyond = gated->counted - gated->depth - gated->on_way;
+    if (beyond < 0)
+        beyond = 0;
+    int64_t ours = beyond < gated->unqueued_asked ? beyond : gated->unqueued_asked;
+    gated->unqueued -= gated->unqueued_asked - ours;
+    gated->unqueued_asked = ours;
+    if (gated->settling_new || gated->nobodys > beyond - ours)
+        gated->nobodys = beyond - ours;
+    gated->settling = gated->settling_new = false;
+    gated->counted = -1;
+}
+
+static void ask(struct gate_item *gated, int64_t want);
+
+static void on_slots(void *arg, const struct err *err, int64_t granted, int64_t depth)
+{
+    struct gate_item *gated = arg;
+    gated->asking = false;
+    if (err->code == ERR_NONE) {
+        gated->free += granted;
+        gated->recorded = gated->reported + granted;
+        gated->depth = depth;
+        if (gated->settling)
+            settle(gated);
+    } else {
+        gated->recorded = -1;
+    }
+    decide(gated, err->code != ERR_NONE);
+    if (gated->waiting_count)
+        ask(gated, 0);
+}
+
+/* At least for all who wait. */
+static void ask(struct gate_item *gated, int64_t want)
+{
+    struct gate *gate = gated->gate;
+    const struct item *item = gated->item;
+    if (gated->asking || !gate->queue_up)
         return;
-    item->asking = true;
-    struct queue_name name = {.item = item->item->id, .pattern = item->item->messaging_pattern};
-    gate->queue->ops->depth(gate->queue, name, on_depth, item);
+    struct gate_waiter *waiter;
+    TAILQ_FOREACH_REVERSE(waiter, &gated->waiting, gate_waiters, link)
+    {
+        if (waiter->asked)
+            break;
+        waiter->asked = true;
+    }
+    if (want < (int64_t)gated->waiting_count)
+        want = (int64_t)gated->waiting_count;
+    int64_t limit = item->queue_size - gated->nobodys;
+    gated->asking = true;
+    gated->asked_us = clock_mono_us();
+    gated->reported = held(gated);
+    gate->queue->ops->slots(gate->queue, queue_name_of(item, 0), (unsigned)item->partitions,
+                            gate->holder, limit > 0 ? limit : 0, gated->reported, want,
+                            SLOTS_TTL_MS, on_slots, gated);
 }
 
-/* What the database counts beyond the queue is on its way there or waits for the reconciler. */
+enum gate_verdict gate_admit(struct gate *gate, const struct item *item, struct gate_waiter *waiter)
+{
+    struct gate_item *gated = gated_of(gate, item);
+    if (!gate->queue_up)
+        return admit_while_away(gated, waiter);
+    if (gated->free > 0) {
+        gated->free--;
+        admit(gated);
+        int64_t block = block_of(gated);
+        if (gated->free * 2 < block)
+            ask(gated, block);
+        return GATE_ADMITTED;
+    }
+    if (gated->waiting_count == GATE_WAITING_MAX)
+        return GATE_FULL;
+    waiter->asked = false;
+    TAILQ_INSERT_TAIL(&gated->waiting, waiter, link);
+    gated->waiting_count++;
+    ask(gated, block_of(gated));
+    return GATE_WAITS;
+}
+
+void gate_leave(struct gate *gate, const struct item *item, struct gate_waiter *waiter)
+{
+    struct gate_item *gated = gated_of(gate, item);
+    TAILQ_REMOVE(&gated->waiting, waiter, link);
+    gated->waiting_count--;
+}
+
+/* ---- counting in the database ---- */
+
 static void on_counts(void *arg, const struct err *err, const struct store_count *counts,
                       size_t count)
 {
@@ -42,17 +216,27 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
     int64_t now = clock_mono_us();
     gate->counting = false;
     gate->count_after_us = now + (now - gate->counted_us) * COUNT_SHARE;
-    if (err->code != ERR_NONE)
+    if (err->code != ERR_NONE) {
+        gate->recount |= gate->counting_new;
         return;
+    }
     for (size_t i = 0; i < gate->production->item_count; i++) {
-        struct gate_item *item = &gate->items[i];
-        int64_t unfinished = 0;
-        for (size_t j = 0; j < count; j++) {
-            if (strcmp(counts[j].item, item->item->id) == 0)
-                unfinished = counts[j].unfinished;
-        }
-        int64_t beyond = unfinished - item->queued - item->on_way;
-        item->unqueued = beyond > 0 ? beyond : 0;
+        gate->items[i].counted = 0;
+        gate->items[i].since = gate->items[i].since_asked;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct item *item = production_find(gate->production, slice_text(counts[i].item));
+        if (item)
+            gated_of(gate, item)->counted = counts[i].unfinished;
+    }
+    for (size_t i = 0; gate->queue_up && i < gate->production->item_count; i++) {
+        struct gate_item *gated = &gate->items[i];
+        gated->settling = true;
+        gated->settling_new = gate->counting_new;
+        if (gated->counted == 0 && used(gated) == gated->depth)
+            settle(gated);
+        else
+            ask(gated, 0);
     }
 }
 
@@ -63,33 +247,68 @@ static void count(struct gate *gate)
         return;
     gate->counting = true;
     gate->counted_us = now;
+    gate->counting_new = gate->recount;
+    gate->recount = false;
+    for (size_t i = 0; i < gate->production->item_count; i++) {
+        gate->items[i].since_asked = gate->items[i].on_way;
+        gate->items[i].unqueued_asked = gate->items[i].unqueued;
+    }
     gate->store->ops->counts(gate->store, on_counts, gate);
+}
+
+/* ---- in a slow rhythm ---- */
+
+static bool is_tight(const struct gate_item *gated)
+{
+    int64_t least = gated->item->queue_size / ROOM_SHARE;
+    return room(gated) < (least > ROOM_SHARE ? least : ROOM_SHARE);
 }
 
 static void on_refresh(void *arg)
 {
     struct gate *gate = arg;
-    bool full = false, unqueued = false;
+    int64_t now = clock_mono_us();
+    bool wanted = gate->recount || !gate->queue_up;
+    gate->soon = false;
     for (size_t i = 0; i < gate->production->item_count; i++) {
-        struct gate_item *item = &gate->items[i];
-        full |= used(item) >= item->item->queue_size;
-        unqueued |= item->unqueued > 0;
-        if (used(item) > 0)
-            ask(item);
+        struct gate_item *gated = &gate->items[i];
+        if (!gated->waiting_count && now - gated->admitted_us >= IDLE_US)
+            gated->free = 0;
+        bool stale = gated->recorded != held(gated), old = now - gated->asked_us >= OLD_US;
+        if ((stale && (old || is_tight(gated))) || (old && used(gated) > 0))
+            ask(gated, 0);
+        wanted |= gated->unqueued > 0 || gated->nobodys > 0;
     }
-    if (unqueued && gate->queue_up)
+    if (wanted)
         count(gate);
-    loop_timer_set(&gate->refresh, full && !unqueued ? REFRESH_FULL_MS : REFRESH_MS);
+    if (!gate->soon)
+        loop_timer_set(&gate->refresh, REFRESH_MS);
 }
+
+/* Less is ours than Redis counts: others may be refused for it when little is left. */
+static void changed(struct gate_item *gated)
+{
+    struct gate *gate = gated->gate;
+    if (gate->soon || !gate->queue_up || !is_tight(gated) || gated->recorded == held(gated))
+        return;
+    gate->soon = true;
+    loop_timer_set(&gate->refresh, SOON_MS);
+}
+
+/* ---- life ---- */
 
 void gate_init(struct gate *gate, struct loop *loop, const struct production *production,
                struct queue *queue, struct store *store)
 {
     *gate = (struct gate){.production = production, .queue = queue, .store = store, .loop = loop};
+    snprintf(gate->holder, sizeof(gate->holder), "door-%016llx", (unsigned long long)random_u64());
     gate->items = mem_array(production->item_count, sizeof(*gate->items));
     for (size_t i = 0; i < production->item_count; i++) {
-        gate->items[i].item = &production->items[i];
-        gate->items[i].gate = gate;
+        struct gate_item *gated = &gate->items[i];
+        gated->item = &production->items[i];
+        gated->gate = gate;
+        gated->counted = -1;
+        TAILQ_INIT(&gated->waiting);
     }
     loop_timer_init(&gate->refresh, loop, on_refresh, gate);
     loop_timer_set(&gate->refresh, REFRESH_MS);
@@ -103,52 +322,66 @@ void gate_done(struct gate *gate)
 
 void gate_link_changed(struct gate *gate, bool queue_up, bool store_up)
 {
-    bool news = (queue_up && !gate->queue_up) || (store_up && !gate->store_up);
     gate->queue_up = queue_up;
     gate->store_up = store_up;
-    if (!news)
-        return;
-    for (size_t i = 0; i < gate->production->item_count; i++)
-        ask(&gate->items[i]);
+    gate->recount = true;
+    for (size_t i = 0; i < gate->production->item_count; i++) {
+        struct gate_item *gated = &gate->items[i];
+        if (!queue_up) {
+            gated->free = 0;
+            gated->counted = -1; /* it may be an hour old */
+            gated->settling = false;
+        } else if (used(gated) + gated->free > 0 || gated->recorded != 0) {
+            gated->recorded = -1; /* Redis may have lost it */
+            ask(gated, 0);
+        }
+    }
     count(gate);
 }
 
-bool gate_admit(struct gate *gate, const struct item *item)
+void gate_sent(struct gate *gate, const struct item *item, int64_t made)
 {
-    struct gate_item *gated = &gate->items[item->index];
-    if (used(gated) >= item->queue_size) {
-        if (!gated->unqueued)
-            loop_timer_set(&gate->refresh, REFRESH_FULL_MS);
-        return false;
-    }
-    gated->on_way++;
-    return true;
+    gated_of(gate, item)->sent += made;
+}
+
+void gate_unsent(struct gate *gate, const struct item *item, int64_t ended)
+{
+    struct gate_item *gated = gated_of(gate, item);
+    BUG_ON(gated->sent < ended);
+    gated->sent -= ended;
+}
+
+/* They are ours no more. */
+static struct gate_item *leave(struct gate *gate, const struct item *item, int64_t left)
+{
+    struct gate_item *gated = gated_of(gate, item);
+    BUG_ON(gated->on_way < left);
+    gated->on_way -= left;
+    return gated;
 }
 
 void gate_cancelled(struct gate *gate, const struct item *item)
 {
-    struct gate_item *gated = &gate->items[item->index];
-    BUG_ON(gated->on_way < 1);
-    gated->on_way--;
+    struct gate_item *gated = leave(gate, item, 1);
+    gated->since -= gated->since > 0;
+    gated->since_asked -= gated->since_asked > 0;
+    changed(gated);
 }
 
 void gate_queued(struct gate *gate, const struct item *item, int64_t entered, int64_t depth)
 {
-    struct gate_item *gated = &gate->items[item->index];
-    BUG_ON(gated->on_way < entered);
-    gated->on_way -= entered;
-    gated->queued = depth;
+    gate_unsent(gate, item, entered);
+    struct gate_item *gated = leave(gate, item, entered);
+    gated->depth = item->partitions > 1 ? gated->depth + entered : depth;
+    changed(gated);
 }
 
 void gate_unqueued(struct gate *gate, const struct item *item, int64_t left)
 {
-    struct gate_item *gated = &gate->items[item->index];
-    BUG_ON(gated->on_way < left);
-    gated->on_way -= left;
-    gated->unqueued += left;
+    leave(gate, item, left)->unqueued += left;
 }
 
 int64_t gate_used(const struct gate *gate, const struct item *item)
 {
-    return used(&gate->items[item->index]);
+    return used(gated_of(gate, item));
 }

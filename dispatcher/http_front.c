@@ -1,9 +1,11 @@
 /* Routes of the HTTP front. */
 #include "http_front.h"
 
+#include "dead_letter_api.h"
+
 #include <stdio.h>
 
-static void answer_wrong_method(struct http_request *request, const char *allow)
+void http_front_wrong_method(struct http_request *request, const char *allow)
 {
     char body[128];
     struct http_header header = {"Allow", slice_text(allow)};
@@ -23,6 +25,27 @@ static bool cut(struct slice *path, const char *prefix)
     return true;
 }
 
+/* What lies below /v1/items/. */
+static void on_item_request(struct http_front *front, struct http_request *request,
+                            struct slice path)
+{
+    const char *slash = memchr(path.ptr, '/', path.len);
+    struct slice id = slice_of(path.ptr, slash ? (size_t)(slash - path.ptr) : path.len);
+    struct slice rest = slice_of(path.ptr + id.len, path.len - id.len);
+    if (slice_is(rest, "/messages")) {
+        if (http_request_method(request) == HTTP_METHOD_POST)
+            http_post_message(front, request, id);
+        else
+            http_front_wrong_method(request, "POST");
+        return;
+    }
+    const struct item *item = production_find(front->production, id);
+    if (!item)
+        http_answer_problem(request, 404, "there is no such item", NULL, 0);
+    else if (!dead_letter_api(front, request, item, rest))
+        http_answer_problem(request, 404, "there is nothing at this path", NULL, 0);
+}
+
 static void on_request(void *arg, struct http_request *request)
 {
     struct http_front *front = arg;
@@ -31,21 +54,14 @@ static void on_request(void *arg, struct http_request *request)
     if (health_handle(front->health, request))
         return;
     if (cut(&path, "/v1/items/")) {
-        const char *slash = memchr(path.ptr, '/', path.len);
-        size_t id_len = slash ? (size_t)(slash - path.ptr) : path.len;
-        struct slice rest = slice_of(path.ptr + id_len, path.len - id_len);
-        if (slice_is(rest, "/messages")) {
-            if (method == HTTP_METHOD_POST)
-                http_post_message(front, request, slice_of(path.ptr, id_len));
-            else
-                answer_wrong_method(request, "POST");
-            return;
-        }
-    } else if (cut(&path, "/v1/messages/")) {
+        on_item_request(front, request, path);
+        return;
+    }
+    if (cut(&path, "/v1/messages/")) {
         if (method == HTTP_METHOD_GET || method == HTTP_METHOD_HEAD)
             message_api_get(front, request, path);
         else
-            answer_wrong_method(request, "GET, HEAD");
+            http_front_wrong_method(request, "GET, HEAD");
         return;
     }
     http_answer_problem(request, 404, "there is nothing at this path", NULL, 0);

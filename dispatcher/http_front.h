@@ -35,6 +35,9 @@ bool http_front_idle(const struct http_front *front);
 /* What the intake still holds of it is not answered any more: the intake goes next. */
 void http_front_free(struct http_front *front);
 
+/* 405, with the methods that are allowed. */
+void http_front_wrong_method(struct http_request *request, const char *allow);
+
 /* POST /v1/items/{id}/messages: http_post.c */
 void http_post_message(struct http_front *front, struct http_request *request,
                        struct slice item_id);

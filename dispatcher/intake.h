@@ -1,18 +1,35 @@
 /* The intake: takes a message that came in through a front to its answer.
  *
  *   intake_accept ─refused: -1, nothing kept
- *        │ admitted
- *        ▼
- *     WRITING ──written──▶ QUEUEING ──queued, or 50 ms──▶ ANSWERED ─▶ freed
- *        │  │                  ▲
- *        │  └─link broke─▶ UNKNOWN ──the row is there────┘ (and back to QUEUEING)
- *        │                   │ ▲ │ not yet: the lost link's commit may still come
- *        │        ack_timeout│ └─┘
- *        └─refused, away─────┴──▶ ANSWERED ─▶ freed
+ *      │  │  └─its key is in hand─▶ FOLLOWING ──the first one's answer──────────────────────────▶ ANSWERED ─▶ freed
+ *      │  └─no slot here─▶ RESERVING ─full, Redis away──────────────────────────────────────────▶   │
+ *      │ admitted               │ admitted                                                          │
+ *      ├────────────────────────┤                                                                   │
+ *      ▼ by the WAL             ▼ by Redis alone                                                    │
+ *   WRITING                  SENDING ──in the queue, refused, away──────────────────────────────▶   │
+ *      │  │  └─refused, away,   │ link broke                                                        │
+ *      │  │    a repeat──▶      ▼                                                                   │
+ *      │  │                  UNSURE ──Redis is back──▶ RESENDING ──in the queue, link broke again─▶  │
+ *      │  │                     ▲──────nothing was sent───┘                                         │
+ *      │  └─link broke─▶ UNKNOWN ─not there, has a key─▶ REWRITING ──refused, a repeat──────────▶   │
+ *      │                    │ │ ▲ └─not there yet─┐         │  │                                     │
+ *      │                    │ │ └─────────────────┘◀─link broke, away                              │
+ *      │ written            │ there                         │ written                               │
+ *      └───────────────▶ QUEUEING ◀─────────────────────────┘ ──queued, failed, or 50 ms────────▶   │
  *
- * The answer leaves after the WAL commit and the enqueue; when the enqueue fails or is slow it leaves anyway, since
- * the row suffices: the reconciler brings the message into its queue. Past the item's ack_timeout the answer is
- * ERR_OUTCOME_UNKNOWN, whatever happens later. */
+ * By the WAL, the answer leaves after the commit and the enqueue; when the enqueue fails or is slow it leaves anyway, since the
+ * row suffices: the reconciler brings the message into its queue. Past the item's ack_timeout the answer is ERR_OUTCOME_UNKNOWN
+ * in every state that waits for a server (RESERVING: ERR_UNAVAILABLE, nothing was done), whatever happens later.
+ *
+ * By Redis alone go the messages of items whose persistence has no WAL: the answer waits for the enqueue, which is all that keeps
+ * them, and PostgreSQL may be away. An enqueue whose outcome is unknown is repeated once, when Redis is back. Of such items, two kinds
+ * of messages take the way by the WAL all the same: those of more than MESSAGE_INLINE_MAX bytes, which Redis does not take, and
+ * those with a key of repeats, since the keys are in PostgreSQL.
+ *
+ * Repeats: while a message with a key is in hand, further ones with that key follow it. It keeps the key to itself until its
+ * outcome is known, so no two rows of a batch share one. After an unknown outcome the look-up of its id decides; a message with a key
+ * that is not there is written again, since it may have been left out as a repeat: the store then says of what (of itself: the lost commit
+ * came after all). */
 #ifndef HIE_INTAKE_H
 #define HIE_INTAKE_H
 
@@ -26,6 +43,8 @@
 #include "ops/metrics.h"
 #include "queue/queue.h"
 #include "store/store.h"
+
+#include <sys/queue.h>
 
 struct intake_request {
     const struct item *item;
@@ -48,21 +67,43 @@ struct intake_request {
 
 #define INTAKE_PRIORITY_BY_ITEM (-1)
 
-struct intake_queue; /* what is gathered for one item's queue */
+enum intake_state {
+    INTAKE_FOLLOWING,
+    INTAKE_RESERVING,
+    INTAKE_WRITING,
+    INTAKE_UNKNOWN,
+    INTAKE_REWRITING,
+    INTAKE_QUEUEING,
+    INTAKE_SENDING,
+    INTAKE_UNSURE,
+    INTAKE_RESENDING,
+    INTAKE_ANSWERED,
+    INTAKE_STATE_COUNT,
+};
+
 struct message_intake;
+struct intake_item; /* what is gathered for one item */
+
+/* Messages in hand by their key of repeats. */
+struct intake_keys {
+    LIST_HEAD(intake_key_list, message_intake) * buckets;
+    size_t bucket_count, count; /* a power of two, or 0 */
+    uint64_t seed;
+};
 
 struct intake {
     struct loop *loop;
-    const char *listener; /* this dispatcher's id, to which replies are published */
     const struct production *production;
     struct queue *queue;
     struct store *store;
+    const char
+        *listener; /* id of this dispatcher, where replies are published; NULL: nobody can wait */
     struct gate gate;
     struct batcher wal;
-    struct intake_queue *queues; /* by item index */
-    /* By state. Those of WRITING and QUEUEING by the time they came in, those of UNKNOWN by the time they are to be looked
-     * up. */
-    TAILQ_HEAD(intake_list, message_intake) writing, queueing, unknown;
+    struct intake_item *items; /* by item index */
+    /* By state; those of UNKNOWN by the time they are to be looked up, the others by the time they came in. */
+    TAILQ_HEAD(intake_list, message_intake) lists[INTAKE_ANSWERED];
+    struct intake_keys keys;
     struct loop_timer deadlines;
     int64_t least_ack_timeout_us, timeouts_checked_us;
     bool queue_up, store_up, asking_unknown;
@@ -77,10 +118,12 @@ struct intake {
 void intake_init(struct intake *intake, struct loop *loop, const struct production *production,
                  struct queue *queue, struct store *store, struct metrics *metrics);
 void intake_done(struct intake *intake);
+/* Also when nothing changed but Redis may have lost its data. */
 void intake_link_changed(struct intake *intake, bool queue_up, bool store_up);
 
-/* 0: admitted, `answered` follows; *ret_id is its correlation id. -1: refused at the door with ERR_NOT_FOUND (disabled), ERR_INVALID (empty),
- * ERR_NOT_HL7, ERR_QUEUE_FULL, ERR_UNAVAILABLE or ERR_TOO_LARGE. */
+/* 0: taken, `answered` follows; *ret_id is its correlation id, or, when it follows another, that one's. -1: refused at the door with
+ * ERR_NOT_FOUND (disabled), ERR_INVALID (empty, too long a field), ERR_NOT_HL7, ERR_UNSUPPORTED, ERR_KEY_REUSED, ERR_QUEUE_FULL,
+ * ERR_UNAVAILABLE or ERR_TOO_LARGE. A full queue is usually found out later, by `answered` with ERR_QUEUE_FULL. */
 int intake_accept(struct intake *intake, const struct intake_request *request, struct uuid *ret_id,
                   struct err *err);
 /* A front holds `now` bytes of an unfinished frame, *held before. False when it is more and too much with all that is

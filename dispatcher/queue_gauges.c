@@ -9,25 +9,66 @@
 #define COUNT_SHARE                                                                                \
     20 /* counting in the database walks the backlog: at most this part of the time */
 
+#define ASK_MAX 512 /* partitions asked in a second; an item's are asked together, however many */
+
 struct queue_gauge {
     const struct item *item;
-    bool asking;
+    int64_t unanswered; /* questions, one a partition */
+    bool failed;        /* one of them was not answered: the gauges stay as they are */
+    struct queue_depth sum;
     struct metric *depth, *oldest, *in_hand, *delayed, *dead;
 };
+
+static void show(struct queue_gauge *gauge)
+{
+    const struct queue_depth *sum = &gauge->sum;
+    metric_set(gauge->depth, (double)(sum->waiting + sum->in_hand + sum->delayed));
+    metric_set(gauge->in_hand, (double)sum->in_hand);
+    metric_set(gauge->delayed, (double)sum->delayed);
+    int64_t now_ms = clock_wall_ms(), oldest_ms = sum->oldest_at_ms;
+    bool aged = oldest_ms > 0 &&
+                oldest_ms < now_ms; /* the entry's own word: a person may have written it */
+    metric_set(gauge->oldest, aged ? (double)(now_ms - oldest_ms) / 1000 : 0);
+}
 
 static void on_depth(void *arg, const struct err *err, const struct queue_depth *depth)
 {
     struct queue_gauge *gauge = arg;
-    gauge->asking = false;
-    if (err->code != ERR_NONE)
-        return;
-    metric_set(gauge->depth, (double)(depth->waiting + depth->in_hand + depth->delayed));
-    metric_set(gauge->in_hand, (double)depth->in_hand);
-    metric_set(gauge->delayed, (double)depth->delayed);
-    int64_t now_ms = clock_wall_ms(), oldest_ms = depth->oldest_at_ms;
-    bool aged = oldest_ms > 0 &&
-                oldest_ms < now_ms; /* the entry's own word: a person may have written it */
-    metric_set(gauge->oldest, aged ? (double)(now_ms - oldest_ms) / 1000 : 0);
+    struct queue_depth *sum = &gauge->sum;
+    if (err->code == ERR_NONE) {
+        sum->waiting += depth->waiting;
+        sum->in_hand += depth->in_hand;
+        sum->delayed += depth->delayed;
+        int64_t oldest_ms = depth->oldest_at_ms;
+        if (oldest_ms > 0 && (sum->oldest_at_ms == 0 || oldest_ms < sum->oldest_at_ms))
+            sum->oldest_at_ms = oldest_ms;
+    }
+    gauge->failed |= err->code != ERR_NONE;
+    if (--gauge->unanswered == 0 && !gauge->failed)
+        show(gauge);
+}
+
+static void ask(struct queue_gauges *gauges, struct queue_gauge *gauge)
+{
+    const struct item *item = gauge->item;
+    gauge->sum = (struct queue_depth){0};
+    gauge->failed = false;
+    gauge->unanswered = item->partitions;
+    for (int64_t i = 0; i < item->partitions; i++)
+        gauges->queue->ops->depth(gauges->queue, queue_name_of(item, (unsigned)i), on_depth, gauge);
+}
+
+/* As many items as a second allows; the next second goes on behind them. */
+static void ask_some(struct queue_gauges *gauges)
+{
+    int64_t left = ASK_MAX;
+    for (size_t i = 0; left > 0 && i < gauges->production->item_count; i++) {
+        struct queue_gauge *gauge = &gauges->list[gauges->next];
+        gauges->next = (gauges->next + 1) % gauges->production->item_count;
+        left -= gauge->item->partitions;
+        if (gauge->unanswered == 0)
+            ask(gauges, gauge);
+    }
 }
 
 static void on_counts(void *arg, const struct err *err, const struct store_count *counts,
@@ -51,15 +92,8 @@ static void read_all(void *arg)
 {
     struct queue_gauges *gauges = arg;
     loop_timer_set(&gauges->timer, READ_MS);
-    for (size_t i = 0; gauges->queue_up && i < gauges->production->item_count; i++) {
-        struct queue_gauge *gauge = &gauges->list[i];
-        if (gauge->asking)
-            continue;
-        gauge->asking = true;
-        struct queue_name name = {.item = gauge->item->id,
-                                  .pattern = gauge->item->messaging_pattern};
-        gauges->queue->ops->depth(gauges->queue, name, on_depth, gauge);
-    }
+    if (gauges->queue_up)
+        ask_some(gauges);
     int64_t now = clock_mono_us();
     if (gauges->store_up && !gauges->counting && now >= gauges->count_after_us) {
         gauges->counting = true;

@@ -1,5 +1,6 @@
-/* What operators scale and alarm on, for each item: depth, age of the oldest, in flight, dead letters. Read from Redis and PostgreSQL in
- * a slow rhythm, kept as gauges. */
+/* What operators scale and alarm on, for each item over all its partitions: depth, age of the oldest, in flight, dead letters. Read
+ * from Redis and PostgreSQL in a slow rhythm, kept as gauges: once a second, or so much slower that no more than some
+ * hundred partitions are asked a second. */
 #ifndef HIE_QUEUE_GAUGES_H
 #define HIE_QUEUE_GAUGES_H
 
@@ -16,6 +17,7 @@ struct queue_gauges {
     struct queue *queue;
     struct store *store;
     struct queue_gauge *list; /* by item index */
+    size_t next;              /* the item to go on with */
     struct loop_timer timer;
     bool queue_up, store_up, counting;
     int64_t counted_us, count_after_us; /* monotonic */

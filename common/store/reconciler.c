@@ -4,10 +4,10 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "base/state.h"
+#include "store/reconciler_split.h"
 
 #include <stdlib.h>
 
-#define PAGE_ROWS 256u /* one queue call holds them all */
 #define LEASE "reconciler"
 #define LEASE_MS 10000
 #define REST_MS 1000
@@ -35,12 +35,13 @@ static const uint32_t state_moves[] = {
 };
 static const struct state_table states = {"reconciler", state_words, state_moves, STATE_COUNT};
 
-/* The rows of a page that belong to one item. */
+/* Rows of a page that go to one queue. */
 struct page_group {
     struct reconciler *reconciler;
-    const struct item *item;
+    bool
+        misfit; /* the queue is the one they were accepted for, by settings that are not the item's any more */
     size_t count;
-    struct uuid ids[PAGE_ROWS];
+    struct uuid ids[];
 };
 
 /* Every seq up to this one was drawn before that moment of the monotonic clock. */
@@ -76,8 +77,9 @@ struct reconciler {
     unsigned calls; /* under way in ASKING or FETCHING */
     bool in_doubt;  /* one of them failed: its item's fault, or the link's? */
     bool failed;    /* this round cannot go on */
-    struct uuid lacking[PAGE_ROWS];
+    struct uuid lacking[RECONCILER_PAGE_ROWS];
     size_t lacking_count;
+    struct reconciler_split split; /* of the page in hand, while calls are being made for it */
     struct metric *enqueued, *rounds;
 };
 
@@ -196,12 +198,14 @@ static void call_ended(struct reconciler *reconciler, const struct err *err)
         go_on(reconciler);
 }
 
-/* Rows of one item in one call, with copies of what they borrow. */
+/* ---- enqueueing ---- */
+
+/* Rows of one queue in one call, with copies of what they borrow. */
 struct enqueue_batch {
     struct reconciler *reconciler;
     struct arena arena;
     size_t count;
-    struct queue_entry entries[PAGE_ROWS];
+    struct queue_entry entries[];
 };
 
 static void on_enqueued(void *arg, const struct err *err, int64_t depth)
@@ -229,37 +233,36 @@ static void add_row(struct enqueue_batch *batch, const struct store_message *mes
                              .body = body_of(body.ptr, body.len)};
 }
 
-static void enqueue_rows_of(struct reconciler *reconciler, const struct item *item,
-                            const struct store_unfinished *rows, size_t count)
+static void enqueue_rows(struct reconciler *reconciler, const struct store_unfinished *rows,
+                         size_t count)
 {
-    struct enqueue_batch *batch = NULL;
-    for (size_t i = 0; i < count; i++) {
-        if (strcmp(rows[i].message.item, item->id) != 0)
-            continue;
-        if (rows[i].message.body.len == 0 && rows[i].body_len > 0 &&
-            rows[i].body_len <= MESSAGE_INLINE_MAX)
-            continue; /* left out of an answer that grew too large: the next round has it */
-        if (!batch) {
-            batch = mem_alloc(sizeof(*batch));
-            batch->reconciler = reconciler;
-            arena_init(&batch->arena);
-        }
-        add_row(batch, &rows[i].message);
+    struct reconciler_split *split = &reconciler->split;
+    struct enqueue_batch *batches[RECONCILER_PAGE_ROWS];
+    reconciler_split(split, reconciler->production, rows, count, true);
+    for (size_t i = 0; i < split->count; i++) {
+        batches[i] =
+            mem_alloc(sizeof(*batches[i]) + split->queues[i].rows * sizeof(batches[i]->entries[0]));
+        batches[i]->reconciler = reconciler;
+        arena_init(&batches[i]->arena);
     }
-    if (!batch)
-        return;
-    reconciler->calls++;
-    struct queue_name name = {.item = item->id, .pattern = item->messaging_pattern};
-    reconciler->queue->ops->enqueue(reconciler->queue, name, batch->entries, batch->count,
-                                    on_enqueued, batch);
+    for (size_t i = 0; i < count; i++) {
+        if (split->of[i] != RECONCILER_NO_QUEUE)
+            add_row(batches[split->of[i]], &rows[i].message);
+    }
+    reconciler->calls += (unsigned)split->count;
+    for (size_t i = 0; i < split->count; i++)
+        reconciler->queue->ops->enqueue(reconciler->queue, split->queues[i].name,
+                                        batches[i]->entries, batches[i]->count, on_enqueued,
+                                        batches[i]);
 }
 
 static void on_fetched(void *arg, const struct err *err, const struct store_unfinished *rows,
                        size_t count)
 {
     struct reconciler *reconciler = arg;
-    for (size_t i = 0; err->code == ERR_NONE && i < reconciler->production->item_count; i++)
-        enqueue_rows_of(reconciler, &reconciler->production->items[i], rows, count);
+    BUG_ON(count > RECONCILER_PAGE_ROWS);
+    if (err->code == ERR_NONE)
+        enqueue_rows(reconciler, rows, count);
     reconciler->failed |= err->code != ERR_NONE;
     call_ended(reconciler, err);
 }
@@ -276,45 +279,48 @@ static void fetch(struct reconciler *reconciler)
                                   on_fetched, reconciler);
 }
 
-static void on_missing(void *arg, const struct err *err, const bool *missing)
+/* ---- asking ---- */
+
+/* Of those that fit: is it missing? Of a misfit: is it in a worker's hand, who then finishes it? */
+static void on_flags(void *arg, const struct err *err, const bool *flags)
 {
     struct page_group *group = arg;
     struct reconciler *reconciler = group->reconciler;
     for (size_t i = 0; err->code == ERR_NONE && i < group->count; i++) {
-        if (missing[i])
+        if (flags[i] != group->misfit)
             reconciler->lacking[reconciler->lacking_count++] = group->ids[i];
     }
     free(group);
     call_ended(reconciler, err);
 }
 
-/* Splits a page by items and asks each queue. Rows of unknown items wait for a production that has them. */
+/* Splits a page and asks each queue. */
 static void ask(struct reconciler *reconciler, const struct store_unfinished *rows, size_t count)
 {
+    struct reconciler_split *split = &reconciler->split;
+    struct page_group *groups[RECONCILER_PAGE_ROWS];
+    const struct queue_ops *ops = reconciler->queue->ops;
     reconciler->lacking_count = 0;
-    reconciler->calls = 1; /* our own, so that the page does not end while it is being split */
     state_move(&states, &reconciler->state, ASKING);
-    for (size_t i = 0; i < reconciler->production->item_count; i++) {
-        const struct item *item = &reconciler->production->items[i];
-        struct page_group *group = NULL;
-        for (size_t j = 0; j < count; j++) {
-            const struct store_message *message = &rows[j].message;
-            if (strcmp(message->item, item->id) != 0)
-                continue;
-            if (!group) {
-                group = mem_alloc(sizeof(*group));
-                group->reconciler = reconciler;
-                group->item = item;
-            }
-            group->ids[group->count++] = message->id;
-        }
-        if (!group)
-            continue;
-        reconciler->calls++;
-        struct queue_name name = {.item = item->id, .pattern = item->messaging_pattern};
-        reconciler->queue->ops->missing(reconciler->queue, name, group->ids, group->count,
-                                        on_missing, group);
+    reconciler_split(split, reconciler->production, rows, count, false);
+    for (size_t i = 0; i < split->count; i++) {
+        groups[i] =
+            mem_alloc(sizeof(*groups[i]) + split->queues[i].rows * sizeof(groups[i]->ids[0]));
+        groups[i]->reconciler = reconciler;
+        groups[i]->misfit = split->queues[i].misfit;
     }
+    for (size_t i = 0; i < count; i++) {
+        if (split->of[i] != RECONCILER_NO_QUEUE) {
+            struct page_group *group = groups[split->of[i]];
+            group->ids[group->count++] = rows[i].message.id;
+        }
+    }
+    /* One more, our own, so that the page does not end while it is being asked about. */
+    reconciler->calls = (unsigned)split->count + 1;
+    for (size_t i = 0; i < split->count; i++)
+        (split->queues[i].misfit ? ops->held : ops->missing)(reconciler->queue,
+                                                             split->queues[i].name, groups[i]->ids,
+                                                             groups[i]->count, on_flags, groups[i]);
     call_ended(reconciler, &(const struct err){.code = ERR_NONE});
 }
 
@@ -369,8 +375,8 @@ static void read_page(struct reconciler *reconciler)
     if (reconciler->peeking && reconciler->top > after_seq)
         after_seq = reconciler->top;
     reconciler->store->ops->unfinished(reconciler->store, after_seq,
-                                       reconciler->peeking ? STORE_LOOK_MAX : PAGE_ROWS, on_page,
-                                       reconciler);
+                                       reconciler->peeking ? STORE_LOOK_MAX : RECONCILER_PAGE_ROWS,
+                                       on_page, reconciler);
 }
 
 /* ---- the start of a round ---- */

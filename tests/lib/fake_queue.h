@@ -25,6 +25,7 @@ enum fake_queue_op {
     FAKE_HELD,
     FAKE_REPLIES,
     FAKE_READ_REPLIES,
+    FAKE_SLOTS,
 };
 
 struct fake_queue_call {
@@ -37,6 +38,11 @@ struct fake_queue_call {
     const struct queue_reply *replies;
     const struct uuid *ids;
     size_t count;
+    struct fake_slots { /* of FAKE_SLOTS */
+        unsigned partitions;
+        const char *holder;
+        int64_t limit, held, want;
+    } slots;
     void (*done)(void);
     void *arg;
 };
@@ -170,6 +176,21 @@ static inline void fake_read_replies(struct queue *queue, const char *item, cons
     fake_queue_add(queue, FAKE_READ_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
+static inline void fake_held(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                             size_t count, queue_flags_done *done, void *arg)
+{
+    fake_queue_add(queue, FAKE_HELD, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
+static inline void fake_slots(struct queue *queue, struct queue_name name, unsigned partitions,
+                              const char *holder, int64_t limit, int64_t held, int64_t want,
+                              int64_t ttl_ms, queue_slots_done *done, void *arg)
+{
+    (void)ttl_ms;
+    fake_queue_add(queue, FAKE_SLOTS, name, 1, FAKE_QUEUE_DONE(done), arg)->slots =
+        (struct fake_slots){partitions, holder, limit, held, want};
+}
+
 static const struct queue_ops fake_queue_ops = {
     .enqueue = fake_enqueue,
     .claim = fake_queue_claim,
@@ -185,6 +206,8 @@ static const struct queue_ops fake_queue_ops = {
     .missing = fake_missing,
     .replies = fake_replies,
     .read_replies = fake_read_replies,
+    .held = fake_held,
+    .slots = fake_slots,
 };
 
 static inline void fake_queue_init(struct fake_queue *fake)
@@ -253,6 +276,15 @@ static inline void fake_queue_answer_read(struct fake_queue_call *call, const st
     done(arg, err, bodies);
 }
 
+static inline void fake_queue_answer_slots(struct fake_queue_call *call, const struct err *err,
+                                           int64_t granted, int64_t depth)
+{
+    queue_slots_done *done = (queue_slots_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, granted, depth);
+}
+
 /* Answers a claim or takeover with entries of these ids (at most 16). */
 static inline void fake_queue_answer_claim(struct fake_queue_call *call, const struct uuid *ids,
                                            size_t count)
@@ -297,6 +329,9 @@ static inline void fake_queue_end(struct fake_queue *fake)
             break;
         case FAKE_READ_REPLIES:
             ((queue_replies_read *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_SLOTS:
+            ((queue_slots_done *)call->done)(call->arg, &lost, 0, 0);
             break;
         case FAKE_MISSING:
         case FAKE_HELD:

@@ -110,6 +110,8 @@ static void serve(bool all_ended)
             fake_queue_answer_depth(enqueue, &fake_ok, 0);
         } else if (enqueue->op == FAKE_READ_REPLIES) {
             fake_queue_answer_read(enqueue, &fake_ok, no_keys);
+        } else if (enqueue->op == FAKE_SLOTS) {
+            fake_queue_answer_slots(enqueue, &fake_ok, enqueue->slots.want, 0);
         } else {
             ck_assert_int_eq(enqueue->op, FAKE_DEPTH);
             ((queue_depth_done *)enqueue->done)(enqueue->arg, &fake_ok, &(struct queue_depth){0});

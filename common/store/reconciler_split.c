@@ -1,0 +1,77 @@
+#include "store/reconciler_split.h"
+
+#include "base/bug.h"
+
+/* The partition is the item's by its settings of today, or -1: the row was accepted under others. Messages of other types than fifo
+ * have none, which is the first one in the queue. */
+static int partition_of(const struct item *item, const struct store_message *message)
+{
+    if (message->pattern != (enum messaging_pattern)item->messaging_pattern)
+        return -1;
+    if (item->queue_type != QUEUE_FIFO)
+        return message->partition <= 0 ? 0 : -1;
+    return message->partition < item->partitions ? message->partition : -1;
+}
+
+static void split_add(struct reconciler_split *split, size_t row, const struct queue_name *name,
+                      bool misfit)
+{
+    for (size_t i = 0; i < split->count; i++) {
+        struct reconciler_queue *queue = &split->queues[i];
+        if (queue->name.item == name->item && queue->name.partition == name->partition &&
+            queue->name.pattern == name->pattern && queue->misfit == misfit) {
+            queue->rows++;
+            split->of[row] = (unsigned)i;
+            return;
+        }
+    }
+    split->of[row] = (unsigned)split->count;
+    split->queues[split->count++] =
+        (struct reconciler_queue){.name = *name, .misfit = misfit, .rows = 1};
+}
+
+/* A misfit is asked about where it was accepted to. */
+static void split_light(struct reconciler_split *split, const struct item *item, size_t row,
+                        const struct store_message *message)
+{
+    int partition = partition_of(item, message);
+    bool misfit = partition < 0;
+    if (misfit)
+        partition = message->partition > 0 ? message->partition : 0;
+    struct queue_name name = queue_name_of(item, (unsigned)partition);
+    name.pattern = message->pattern;
+    split_add(split, row, &name, misfit);
+}
+
+/* A misfit goes where the item's settings of today say. */
+static void split_whole(struct reconciler_split *split, const struct item *item, size_t row,
+                        const struct store_message *message)
+{
+    int partition = partition_of(item, message);
+    if (partition < 0)
+        partition = item->queue_type == QUEUE_FIFO
+                        ? (int)item_partition(item, message->ordering_key, message->id)
+                        : 0;
+    struct queue_name name = queue_name_of(item, (unsigned)partition);
+    split_add(split, row, &name, false);
+}
+
+void reconciler_split(struct reconciler_split *split, const struct production *production,
+                      const struct store_unfinished *rows, size_t count, bool whole)
+{
+    BUG_ON(count > RECONCILER_PAGE_ROWS);
+    split->count = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct store_message *message = &rows[i].message;
+        const struct item *item = production_find(production, slice_text(message->item));
+        bool left_out = whole && message->body.len == 0 && rows[i].body_len > 0 &&
+                        rows[i].body_len <= MESSAGE_INLINE_MAX;
+        split->of[i] = RECONCILER_NO_QUEUE;
+        if (!item || left_out) /* of an answer that grew too large: the next round has it */
+            continue;
+        if (whole)
+            split_whole(split, item, i, message);
+        else
+            split_light(split, item, i, message);
+    }
+}

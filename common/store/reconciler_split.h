@@ -1,0 +1,31 @@
+/* Which queue an unfinished row goes to: a page of the reconciler's, split by queue. */
+#ifndef HIE_STORE_RECONCILER_SPLIT_H
+#define HIE_STORE_RECONCILER_SPLIT_H
+
+#include "model/production.h"
+#include "queue/queue.h"
+#include "store/store.h"
+
+#include <limits.h>
+
+#define RECONCILER_PAGE_ROWS 256u /* one queue call holds them all */
+#define RECONCILER_NO_QUEUE UINT_MAX
+
+struct reconciler_split {
+    size_t count;
+    struct reconciler_queue {
+        struct queue_name name;
+        /* The rows were accepted for this queue by settings that are not the item's any more. */
+        bool misfit;
+        size_t rows;
+    } queues[RECONCILER_PAGE_ROWS];
+    unsigned of[RECONCILER_PAGE_ROWS]; /* by row; RECONCILER_NO_QUEUE: left alone */
+};
+
+/* Rows of unknown items are left alone: they wait for a production that has them. `whole`: the rows have their keys, and misfits go
+ * where today's settings say; rows whose bodies were left out of a large answer are left alone. Otherwise a misfit is in the queue it
+ * was accepted for. */
+void reconciler_split(struct reconciler_split *split, const struct production *production,
+                      const struct store_unfinished *rows, size_t count, bool whole);
+
+#endif
