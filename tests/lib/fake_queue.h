@@ -23,6 +23,12 @@ enum fake_queue_op {
     FAKE_DEPTH,
     FAKE_MISSING,
     FAKE_HELD,
+    FAKE_INHERIT,
+    FAKE_PULL,
+    FAKE_UNBURY,
+    FAKE_REPLIES,
+    FAKE_READ_REPLIES,
+    FAKE_SLOTS,
 };
 
 struct fake_queue_call {
@@ -32,7 +38,10 @@ struct fake_queue_call {
     const struct queue_entry *entries;
     const struct queue_entry *const *pointers;
     const struct queue_retry *retries;
+    const struct queue_dead *dead;
+    const struct queue_reply *replies;
     const struct uuid *ids;
+    int64_t limit, held, want; /* of slots */
     size_t count;
     void (*done)(void);
     void *arg;
@@ -125,9 +134,15 @@ static inline void fake_promote(struct queue *queue, struct queue_name name, int
 static inline void fake_bury(struct queue *queue, const char *item, const struct queue_dead *dead,
                              size_t count, queue_done *done, void *arg)
 {
-    (void)dead;
     struct queue_name name = {.item = item};
-    fake_queue_add(queue, FAKE_BURY, name, count, FAKE_QUEUE_DONE(done), arg);
+    fake_queue_add(queue, FAKE_BURY, name, count, FAKE_QUEUE_DONE(done), arg)->dead = dead;
+}
+
+static inline void fake_unbury(struct queue *queue, const char *item, const struct uuid *ids,
+                               size_t count, queue_done *done, void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_UNBURY, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
 static inline void fake_queue_reply(struct queue *queue, const char *item, struct uuid id,
@@ -152,6 +167,55 @@ static inline void fake_missing(struct queue *queue, struct queue_name name, con
     fake_queue_add(queue, FAKE_MISSING, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
+static inline void fake_held(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                             size_t count, queue_flags_done *done, void *arg)
+{
+    fake_queue_add(queue, FAKE_HELD, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
+static inline void fake_inherit(struct queue *queue, struct queue_name name, const char *consumer,
+                                size_t max, queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_INHERIT, name, max, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_pull(struct queue *queue, struct queue_name name, const char *consumer,
+                             const struct queue_entry *entries, size_t count,
+                             queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_PULL, name, count, FAKE_QUEUE_DONE(done), arg)->entries = entries;
+}
+
+static inline void fake_replies(struct queue *queue, const char *item,
+                                const struct queue_reply *replies, size_t count, queue_done *done,
+                                void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->replies = replies;
+}
+
+static inline void fake_read_replies(struct queue *queue, const char *item, const struct uuid *ids,
+                                     size_t count, queue_replies_read *done, void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_READ_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
+static inline void fake_slots(struct queue *queue, struct queue_name name, unsigned partitions,
+                              const char *holder, int64_t limit, int64_t held, int64_t want,
+                              int64_t ttl_ms, queue_slots_done *done, void *arg)
+{
+    (void)holder;
+    (void)ttl_ms;
+    struct fake_queue_call *call =
+        fake_queue_add(queue, FAKE_SLOTS, name, partitions, FAKE_QUEUE_DONE(done), arg);
+    call->limit = limit;
+    call->held = held;
+    call->want = want;
+}
+
 static const struct queue_ops fake_queue_ops = {
     .enqueue = fake_enqueue,
     .claim = fake_queue_claim,
@@ -165,6 +229,13 @@ static const struct queue_ops fake_queue_ops = {
     .reply = fake_queue_reply,
     .depth = fake_depth,
     .missing = fake_missing,
+    .held = fake_held,
+    .inherit = fake_inherit,
+    .pull = fake_pull,
+    .unbury = fake_unbury,
+    .replies = fake_replies,
+    .read_replies = fake_read_replies,
+    .slots = fake_slots,
 };
 
 static inline void fake_queue_init(struct fake_queue *fake)
@@ -206,7 +277,7 @@ static inline struct fake_queue_call *fake_queue_take(struct fake_queue *fake,
     return call;
 }
 
-/* Answers finish, retry, renew, hand_back, bury or reply. */
+/* Answers finish, retry, renew, hand_back, bury, unbury, reply or replies. */
 static inline void fake_queue_answer(struct fake_queue_call *call, const struct err *err)
 {
     queue_done *done = (queue_done *)call->done;
@@ -224,7 +295,7 @@ static inline void fake_queue_answer_depth(struct fake_queue_call *call, const s
     done(arg, err, depth);
 }
 
-/* Answers a claim or takeover with entries of these ids (at most 16). */
+/* Answers a claim, takeover, inherit or pull with entries of these ids (at most 16). */
 static inline void fake_queue_answer_claim(struct fake_queue_call *call, const struct uuid *ids,
                                            size_t count)
 {
@@ -245,6 +316,35 @@ static inline void fake_queue_answer_claim(struct fake_queue_call *call, const s
     done(arg, &ok, claimed);
 }
 
+/* Answers missing or held. */
+static inline void fake_queue_answer_flags(struct fake_queue_call *call, const struct err *err,
+                                           const bool *flags)
+{
+    queue_flags_done *done = (queue_flags_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, flags);
+}
+
+/* Answers read_replies. */
+static inline void fake_queue_answer_replies(struct fake_queue_call *call, const struct err *err,
+                                             const struct body *bodies)
+{
+    queue_replies_read *done = (queue_replies_read *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, bodies);
+}
+
+static inline void fake_queue_answer_slots(struct fake_queue_call *call, const struct err *err,
+                                           int64_t granted, int64_t depth)
+{
+    queue_slots_done *done = (queue_slots_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, granted, depth);
+}
+
 /* Ends every call as a link does that is freed: outcome unknown. */
 static inline void fake_queue_end(struct fake_queue *fake)
 {
@@ -258,6 +358,8 @@ static inline void fake_queue_end(struct fake_queue *fake)
             break;
         case FAKE_QUEUE_CLAIM:
         case FAKE_TAKEOVER:
+        case FAKE_INHERIT:
+        case FAKE_PULL:
             ((queue_claim_done *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_PROMOTE:
@@ -269,6 +371,12 @@ static inline void fake_queue_end(struct fake_queue *fake)
         case FAKE_MISSING:
         case FAKE_HELD:
             ((queue_flags_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_READ_REPLIES:
+            ((queue_replies_read *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_SLOTS:
+            ((queue_slots_done *)call->done)(call->arg, &lost, 0, 0);
             break;
         default:
             ((queue_done *)call->done)(call->arg, &lost);
