@@ -306,6 +306,8 @@ static bool deliver(struct redis_link *link)
         err_set(&err, ERR_UNAVAILABLE, "redis answered READONLY: it is a replica now");
         redis_link_reset(link, &err);
     }
+    bool kept = false;
+    reply->kept = &kept;
     link->in_callback = true;
     if (call) {
         const struct err none = {.code = ERR_NONE};
@@ -315,7 +317,7 @@ static bool deliver(struct redis_link *link)
         on_push(link, &reply->root);
     }
     link->in_callback = false;
-    if (reply->kept)
+    if (kept)
         link->reply = NULL;
     else
         redis_reply_reset(reply);

@@ -79,7 +79,9 @@ void redis_reply_reset(struct redis_reply *reply)
 
 void redis_reply_keep(struct redis_reply *reply)
 {
-    reply->kept = true;
+    if (reply->kept)
+        *reply->kept = true;
+    reply->kept = NULL;
 }
 
 struct redis_reply *redis_reply_free(struct redis_reply *reply)

@@ -36,7 +36,8 @@ struct redis_block;
 struct redis_reply {
     struct redis_value root;
     struct redis_reply *next; /* the owner's, to chain replies */
-    bool kept;
+    bool *
+        kept; /* the link's: where it learns that this is the owner's now, who may free it at once */
     struct redis_block *blocks; /* newest first */
     char *at, *end;
     size_t size; /* of all blocks */

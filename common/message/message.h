@@ -26,12 +26,7 @@ static inline struct slice body_slice(struct body body)
     return slice_of(body.ptr, body.len);
 }
 
-enum message_direction {
-    DIRECTION_INBOUND,
-    DIRECTION_OUTBOUND,
-    DIRECTION_INTERNAL,
-    DIRECTION_COUNT
-};
+enum message_direction { DIRECTION_INBOUND, DIRECTION_OUTBOUND, DIRECTION_INTERNAL, DIRECTION_COUNT };
 
 /* Bodies above this stay in PostgreSQL alone: their entries carry no body and the meta key `stored`. It keeps
  * Redis and a claimed batch small whatever senders send. */
@@ -50,12 +45,11 @@ struct meta {
     struct slice traceparent; /* W3C, handed through */
     struct uuid parent;       /* UUID_NONE: came in through the door */
     bool reply;               /* leave the reply under its key, also for async patterns */
-    bool in_wal; /* the WAL has it: false for entries of direct producers, which a worker adopts */
-    bool stored; /* the body is in the store, not here */
-    struct slice reply_to; /* id of the dispatcher whose caller waits; empty: nobody does */
-    int64_t deadline_ms;   /* wall clock: not to be started after; 0: none */
-    struct slice
-        chain; /* ids of the items on the way here, separated by commas; this item's is not among them */
+    bool in_wal;              /* the WAL has it: false for entries of direct producers, which a worker adopts */
+    bool stored;              /* the body is in the store, not here */
+    struct slice reply_to;    /* id of the dispatcher whose caller waits; empty: nobody does */
+    int64_t deadline_ms;      /* wall clock: not to be started after; 0: none */
+    struct slice chain;       /* ids of the items on the way here, separated by commas; this item's is not among them */
 };
 
 /* Packs into `out` (appended). */

@@ -23,6 +23,9 @@ enum fake_queue_op {
     FAKE_DEPTH,
     FAKE_MISSING,
     FAKE_HELD,
+    FAKE_INHERIT,
+    FAKE_PULL,
+    FAKE_UNBURY,
     FAKE_REPLIES,
     FAKE_READ_REPLIES,
     FAKE_SLOTS,
@@ -35,6 +38,7 @@ struct fake_queue_call {
     const struct queue_entry *entries;
     const struct queue_entry *const *pointers;
     const struct queue_retry *retries;
+    const struct queue_dead *dead;
     const struct queue_reply *replies;
     const struct uuid *ids;
     size_t count;
@@ -134,9 +138,15 @@ static inline void fake_promote(struct queue *queue, struct queue_name name, int
 static inline void fake_bury(struct queue *queue, const char *item, const struct queue_dead *dead,
                              size_t count, queue_done *done, void *arg)
 {
-    (void)dead;
     struct queue_name name = {.item = item};
-    fake_queue_add(queue, FAKE_BURY, name, count, FAKE_QUEUE_DONE(done), arg);
+    fake_queue_add(queue, FAKE_BURY, name, count, FAKE_QUEUE_DONE(done), arg)->dead = dead;
+}
+
+static inline void fake_unbury(struct queue *queue, const char *item, const struct uuid *ids,
+                               size_t count, queue_done *done, void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_UNBURY, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
 static inline void fake_queue_reply(struct queue *queue, const char *item, struct uuid id,
@@ -161,6 +171,27 @@ static inline void fake_missing(struct queue *queue, struct queue_name name, con
     fake_queue_add(queue, FAKE_MISSING, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
+static inline void fake_held(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                             size_t count, queue_flags_done *done, void *arg)
+{
+    fake_queue_add(queue, FAKE_HELD, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
+static inline void fake_inherit(struct queue *queue, struct queue_name name, const char *consumer,
+                                size_t max, queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_INHERIT, name, max, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_pull(struct queue *queue, struct queue_name name, const char *consumer,
+                             const struct queue_entry *entries, size_t count,
+                             queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_PULL, name, count, FAKE_QUEUE_DONE(done), arg)->entries = entries;
+}
+
 static inline void fake_replies(struct queue *queue, const char *item,
                                 const struct queue_reply *replies, size_t count, queue_done *done,
                                 void *arg)
@@ -174,12 +205,6 @@ static inline void fake_read_replies(struct queue *queue, const char *item, cons
 {
     struct queue_name name = {.item = item};
     fake_queue_add(queue, FAKE_READ_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
-}
-
-static inline void fake_held(struct queue *queue, struct queue_name name, const struct uuid *ids,
-                             size_t count, queue_flags_done *done, void *arg)
-{
-    fake_queue_add(queue, FAKE_HELD, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
 static inline void fake_slots(struct queue *queue, struct queue_name name, unsigned partitions,
@@ -204,9 +229,12 @@ static const struct queue_ops fake_queue_ops = {
     .reply = fake_queue_reply,
     .depth = fake_depth,
     .missing = fake_missing,
+    .held = fake_held,
+    .inherit = fake_inherit,
+    .pull = fake_pull,
+    .unbury = fake_unbury,
     .replies = fake_replies,
     .read_replies = fake_read_replies,
-    .held = fake_held,
     .slots = fake_slots,
 };
 
@@ -249,7 +277,7 @@ static inline struct fake_queue_call *fake_queue_take(struct fake_queue *fake,
     return call;
 }
 
-/* Answers finish, retry, renew, hand_back, bury or reply. */
+/* Answers finish, retry, renew, hand_back, bury, unbury, reply or replies. */
 static inline void fake_queue_answer(struct fake_queue_call *call, const struct err *err)
 {
     queue_done *done = (queue_done *)call->done;
@@ -306,6 +334,16 @@ static inline void fake_queue_answer_claim(struct fake_queue_call *call, const s
     done(arg, &ok, claimed);
 }
 
+/* Answers missing or held. */
+static inline void fake_queue_answer_flags(struct fake_queue_call *call, const struct err *err,
+                                           const bool *flags)
+{
+    queue_flags_done *done = (queue_flags_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, flags);
+}
+
 /* Ends every call as a link does that is freed: outcome unknown. */
 static inline void fake_queue_end(struct fake_queue *fake)
 {
@@ -319,6 +357,8 @@ static inline void fake_queue_end(struct fake_queue *fake)
             break;
         case FAKE_QUEUE_CLAIM:
         case FAKE_TAKEOVER:
+        case FAKE_INHERIT:
+        case FAKE_PULL:
             ((queue_claim_done *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_PROMOTE:

@@ -21,8 +21,14 @@ static const struct queue_name ADT = {
 struct peer {
     struct queue *queue;
     const char *id;
-    int ups, fresh_ups, downs, fatals, wakes;
+    int ups, fresh_ups, downs, fatals, wakes, replies;
     char wake[128];
+    struct {
+        struct uuid id;
+        char status[32], error[128], content_type[64];
+        bool has_error, left_out;
+        struct buffer body;
+    } reply; /* the last */
     struct err down, fatal;
 };
 
@@ -91,6 +97,22 @@ static void peer_fatal(void *arg, const struct err *err)
     peer->fatal = *err;
 }
 
+static void peer_reply(void *arg, const struct queue_reply *reply)
+{
+    struct peer *peer = arg;
+    peer->replies++;
+    peer->reply.id = reply->id;
+    peer->reply.left_out = reply->left_out;
+    peer->reply.has_error = reply->error != NULL;
+    snprintf(peer->reply.status, sizeof(peer->reply.status), "%s", reply->status);
+    snprintf(peer->reply.error, sizeof(peer->reply.error), "%s", reply->error ? reply->error : "");
+    snprintf(peer->reply.content_type, sizeof(peer->reply.content_type), "%.*s",
+             (int)reply->content_type.len, reply->content_type.ptr ? reply->content_type.ptr : "");
+    buffer_done(&peer->reply.body);
+    buffer_init(&peer->reply.body, MESSAGE_INLINE_MAX);
+    buffer_append(&peer->reply.body, reply->body.ptr, reply->body.len);
+}
+
 /* With an id it is a worker, else a dispatcher. */
 static inline void peer_start_at(struct peer *peer, const char *id, const char *url)
 {
@@ -113,10 +135,27 @@ static inline void peer_start(struct peer *peer, const char *id)
     ck_assert(queue_redis_is_up(peer->queue));
 }
 
+/* A dispatcher to whom replies are published. */
+static inline void peer_start_listener(struct peer *peer, const char *listener)
+{
+    *peer = (struct peer){.id = NULL};
+    const struct queue_redis_options options = {.url = server.url,
+                                                .key_prefix = "hie",
+                                                .listener = listener,
+                                                .on_reply = peer_reply,
+                                                .on_up = peer_up,
+                                                .on_down = peer_down,
+                                                .on_fatal = peer_fatal,
+                                                .arg = peer};
+    peer->queue = queue_redis_new(loop, &options);
+    WAIT_FOR(peer->ups == 1);
+}
+
 static inline void peer_stop(struct peer *peer)
 {
     peer->queue->ops->free(peer->queue);
     peer->queue = NULL;
+    buffer_done(&peer->reply.body);
 }
 
 /* The result of one call. */
@@ -212,6 +251,25 @@ static inline struct queue_claimed *takeover(struct peer *peer, struct queue_nam
 {
     struct result result = {0};
     peer->queue->ops->takeover(peer->queue, name, peer->id, min_idle_ms, max, on_claimed, &result);
+    wait_ok(&result);
+    ck_assert_ptr_nonnull(result.claimed);
+    return result.claimed;
+}
+
+static inline struct queue_claimed *inherit(struct peer *peer, struct queue_name name, size_t max)
+{
+    struct result result = {0};
+    peer->queue->ops->inherit(peer->queue, name, peer->id, max, on_claimed, &result);
+    wait_ok(&result);
+    ck_assert_ptr_nonnull(result.claimed);
+    return result.claimed;
+}
+
+static inline struct queue_claimed *pull(struct peer *peer, struct queue_name name,
+                                         const struct queue_entry *entries, size_t count)
+{
+    struct result result = {0};
+    peer->queue->ops->pull(peer->queue, name, peer->id, entries, count, on_claimed, &result);
     wait_ok(&result);
     ck_assert_ptr_nonnull(result.claimed);
     return result.claimed;
@@ -329,6 +387,29 @@ static inline struct uuid enqueue_one(struct peer *peer, struct queue_name name,
     struct queue_entry entry = entry_of(body);
     enqueue(peer, name, &entry, 1);
     return entry.id;
+}
+
+/* The bodies of a claim, each with a blank behind it, `!` before those that were taken over. Gives the claim up. */
+static inline const char *bodies_of(struct queue_claimed *claimed)
+{
+    static char text[8192];
+    size_t len = 0;
+    text[0] = '\0';
+    for (size_t i = 0; i < claimed->count; i++) {
+        const struct queue_entry *entry = &claimed->entries[i];
+        len +=
+            (size_t)snprintf(text + len, sizeof(text) - len, "%s%.*s ",
+                             entry->taken_over ? "!" : "", (int)entry->body.len, entry->body.ptr);
+        ck_assert_uint_lt(len, sizeof(text));
+    }
+    queue_claimed_unref(claimed);
+    return text;
+}
+
+/* What runs without memory to spare, and what does not. */
+static inline void fill_server(bool is_full)
+{
+    freeReplyObject(redis_server_command(&server, "CONFIG SET maxmemory %s", is_full ? "1" : "0"));
 }
 
 static inline void flush_server(void)

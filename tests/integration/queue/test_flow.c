@@ -167,6 +167,30 @@ START_TEST(calls_over_nothing)
 }
 END_TEST
 
+static void on_claimed_and_dropped(void *arg, const struct err *err, struct queue_claimed *claimed)
+{
+    ((struct result *)arg)->number = (int64_t)claimed->count;
+    queue_claimed_unref(claimed);
+    on_done(arg, err);
+}
+
+/* The receiver owns what was claimed, from inside the completion on. */
+START_TEST(dropped_at_once)
+{
+    static const enum queue_type types[] = {QUEUE_UNORDERED, QUEUE_PRIORITY, QUEUE_FIFO};
+    struct queue_name name = ADT;
+    for (size_t i = 0; i < 3; i++) {
+        struct result result = {0};
+        name.type = types[i];
+        enqueue_one(&door, name, "x");
+        alice.queue->ops->claim(alice.queue, name, "alice", 4, true, on_claimed_and_dropped,
+                                &result);
+        wait_ok(&result);
+        ck_assert_int_eq(result.number, 1);
+    }
+}
+END_TEST
+
 START_TEST(partitions_and_patterns_are_apart)
 {
     const struct queue_name third = {"ADT", PATTERN_ASYNC_RELIABLE, 3, QUEUE_UNORDERED, 0};
@@ -515,6 +539,7 @@ int main(void)
     tcase_add_test(tests, bytes_stay_as_they_are);
     tcase_add_test(tests, largest_batch);
     tcase_add_test(tests, calls_over_nothing);
+    tcase_add_test(tests, dropped_at_once);
     tcase_add_test(tests, partitions_and_patterns_are_apart);
     tcase_add_test(tests, takeover_and_renew);
     tcase_add_test(tests, takeover_goes_through_a_long_list);

@@ -156,6 +156,36 @@ START_TEST(others_refuse)
         "FCALL hie1_heartbeat 1 a 100 x",
         "FCALL hie1_leave 2 a b",
         "FCALL hie1_tidy 1 a x",
+        "FCALL hie1_retry 4 " STREAM " b c d 1-1 " ID1 " 5x",
+        "FCALL hie1_claim 2 " STREAM " b w1 1 '' priority 0",
+        "FCALL hie1_claim 3 x b c w1 1 '' priority 0",
+        "FCALL hie1_claim 3 " STREAM " b c w1 0 '' priority 0",
+        "FCALL hie1_claim 3 " STREAM " b c w1 257 '' priority 0",
+        "FCALL hie1_claim 3 " STREAM " b c w1 1 '' fifo 0",
+        "FCALL hie1_claim 3 " STREAM " b c w1 1 '' priority -1",
+        "FCALL hie1_claim 3 " STREAM " b c w1 1 '' priority",
+        "FCALL hie1_recover 3 " STREAM " b c soon 1",
+        "FCALL hie1_recover 3 " STREAM " b c 1",
+        "FCALL hie1_put_down 1 " STREAM " w1 x",
+        "FCALL hie1_put_down 1 " STREAM " w1",
+        "FCALL hie1_inherit 1 " STREAM " w1 5",
+        "FCALL hie1_inherit 1 " STREAM " w1 many 0-0",
+        "FCALL hie1_inherit 1 " STREAM " w1 5 x",
+        "FCALL hie1_pull 5 " KEYS5 " w1",
+        "FCALL hie1_pull 5 " KEYS5 " w1 x 1 '' '' '' '' body",
+        "FCALL hie1_pull 4 a b c d w1 " ID1 " 1 '' '' '' '' body",
+        "FCALL hie1_unbury 2 a b",
+        "FCALL hie1_unbury 2 a b x",
+        "FCALL hie1_replies 1 hie:{ADT}:reply:x 5 body '' ''",
+        "FCALL hie1_replies 1 hie:{ADT}:reply:x soon body '' '' ''",
+        "FCALL hie1_replies 1 elsewhere 5 body '' '' ''",
+        "FCALL hie1_replies 2 hie:{ADT}:reply:x hie:{ADT}:reply:y 5 body '' '' ''",
+        "FCALL hie1_read_replies 0",
+        "FCALL hie1_slots 1 a d1 1 1 1 1",
+        "FCALL hie1_slots 2 a b d1 1 1 1 1",
+        "FCALL hie1_slots 3 a b c d1 1 1 1",
+        "FCALL hie1_slots 3 a b c '' 1 1 1 1",
+        "FCALL hie1_slots 3 a b c d1 1 -1 1 1",
     };
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         refused(wrong[i]);
@@ -207,6 +237,46 @@ START_TEST(enqueue_returns_depth_and_added)
     ck_assert_uint_eq(reply->elements, 1);
     ck_assert_str_eq(reply->element[0]->str, "async_reliable:" ID2);
     freeReplyObject(reply);
+}
+END_TEST
+
+START_TEST(retry_takes_attempts_behind_the_due_time)
+{
+    number_at("FCALL hie1_enqueue 5 " KEYS5 " " ID1 " 1 '' '' '' '' body", 0);
+    redisReply *reply = run("XRANGE " STREAM " - +");
+    redisReply *moved =
+        redis_server_command(&server,
+                             "FCALL hie1_retry 4 " STREAM " " STREAM
+                             ":index hie:{ADT}:delayed hie:{ADT}:parked %s " ID1 " %s",
+                             reply->element[0]->element[0]->str, "5 12");
+    ck_assert_int_eq(moved->integer, 1);
+    freeReplyObject(moved);
+    freeReplyObject(reply);
+    reply = run("ZSCORE hie:{ADT}:delayed async_reliable:" ID1);
+    ck_assert_str_eq(reply->str, "5");
+    freeReplyObject(reply);
+    static const char promote[] =
+        "FCALL hie1_promote 11 hie:{ADT}:delayed hie:{ADT}:parked hie:{ADT}:idle " STREAM " " STREAM
+        ":index hie:{ADT}:sync_reliable i2 hie:{ADT}:concurrent_async i3 "
+        "hie:{ADT}:concurrent_sync i4 10 100";
+    ck_assert_int_eq(number_at(promote, 0), 1);
+    reply = run("XRANGE " STREAM " - +");
+    const redisReply *fields = reply->element[0]->element[1];
+    ck_assert_str_eq(fields->element[fields->elements - 2]->str, "try");
+    ck_assert_str_eq(fields->element[fields->elements - 1]->str, "12");
+    freeReplyObject(reply);
+}
+END_TEST
+
+/* A place that a person wrote into the index: missing, in nobody's hand. */
+START_TEST(nonsense_in_the_index)
+{
+    integer("HSET " STREAM ":index " ID1 " nonsense");
+    ck_assert_int_eq(number_at("FCALL hie1_held 2 " STREAM " " STREAM ":index " ID1, 0), 0);
+    ck_assert_int_eq(number_at("FCALL hie1_missing 4 " STREAM " " STREAM
+                               ":index hie:{ADT}:parked hie:{ADT}:delayed " ID1,
+                               0),
+                     1);
 }
 END_TEST
 
@@ -309,6 +379,8 @@ int main(void)
     tcase_add_test(tests, others_refuse);
     tcase_add_test(tests, finish_with_a_wrong_entry_id_does_nothing);
     tcase_add_test(tests, enqueue_returns_depth_and_added);
+    tcase_add_test(tests, retry_takes_attempts_behind_the_due_time);
+    tcase_add_test(tests, nonsense_in_the_index);
     tcase_add_test(tests, a_parked_entry_without_fields_is_missing);
     tcase_add_test(tests, a_parked_entry_without_its_place_is_missing);
     tcase_add_test(tests, an_entry_of_many_fields_moves);
