@@ -107,6 +107,33 @@ START_TEST(what_cannot_be_worked_with_is_told)
 }
 END_TEST
 
+START_TEST(who_waits_where_and_until_when_goes_along)
+{
+    struct meta meta;
+    struct err err;
+    callers_link_changed(&callers, true, true);
+    intake.listener = "dispatcher-7";
+    for (int i = 0; i < 2; i++) {
+        post("Echo",
+             i ? "X-Call-Chain: Router\r\n"
+               : "X-Call-Chain: Router, Other\r\nX-Timeout: 5000\r\nPrefer: wait=1\r\n",
+             "x");
+        wait_until(loop, fake_store_pending(&store) > 0);
+        struct fake_store_call *call = fake_store_take(&store, FAKE_ACCEPT);
+        ck_assert_int_eq(meta_unpack(call->messages[0]->meta, &meta, &err), 0);
+        ck_assert(slice_is(meta.reply_to, i ? "" : "dispatcher-7"));
+        ck_assert(slice_is(meta.chain, i ? "Router" : "Router,Other"));
+        ck_assert_int_eq(meta.deadline_ms > clock_wall_ms(), i == 0);
+        if (i == 0) {
+            struct queue_reply reply = {.id = call->messages[0]->id, .status = "completed"};
+            callers_replied(&callers, &reply);
+        }
+        fake_store_answer(call, &fake_ok);
+        peer_expect(peer, i ? 202 : 200);
+    }
+}
+END_TEST
+
 START_TEST(refusals_of_the_server_count)
 {
     peer_send(peer, "POST /v1/items/Echo/messages HTTP/1.1\r\nHost: x\r\n"
@@ -165,6 +192,7 @@ int main(void)
     tcase_set_timeout(cases, 60);
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, what_cannot_be_worked_with_is_told);
+    tcase_add_test(cases, who_waits_where_and_until_when_goes_along);
     tcase_add_test(cases, refusals_of_the_server_count);
     tcase_add_test(cases, an_unknown_outcome_has_its_id);
     tcase_add_test(cases, a_long_poll_does_not_hold_the_drain);
