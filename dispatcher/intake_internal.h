@@ -66,6 +66,8 @@ void intake_finish_repeat(struct message_intake *message, struct uuid first,
                           const struct err *error);
 /* Frees it when it is answered and no batch holds it. */
 void intake_release(struct message_intake *message);
+/* Ends a batcher, and those of its messages that are answered: they are in no state's list. */
+void intake_drain_batcher(struct batcher *batcher);
 /* It is durable, but in no queue. */
 void intake_left_unqueued(struct message_intake *message);
 
