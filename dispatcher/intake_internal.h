@@ -74,7 +74,7 @@ void intake_left_unqueued(struct message_intake *message);
 /* ---- intake_wal.c ---- */
 
 void intake_wal_init(struct intake *intake);
-/* Of a message in WRITING or REWRITING. */
+/* Of a message in WRITING. */
 void intake_write(struct message_intake *message);
 /* Looks up those in UNKNOWN whose time it is. */
 void intake_ask_unknown(struct intake *intake);

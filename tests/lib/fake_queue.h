@@ -23,6 +23,11 @@ enum fake_queue_op {
     FAKE_DEPTH,
     FAKE_MISSING,
     FAKE_HELD,
+    FAKE_INHERIT,
+    FAKE_PULL,
+    FAKE_UNBURY,
+    FAKE_REPLIES,
+    FAKE_READ_REPLIES,
     FAKE_SLOTS,
 };
 
@@ -33,13 +38,12 @@ struct fake_queue_call {
     const struct queue_entry *entries;
     const struct queue_entry *const *pointers;
     const struct queue_retry *retries;
+    const struct queue_dead *dead;
+    const struct queue_reply *replies;
     const struct uuid *ids;
+    int64_t limit, held, want; /* of slots */
+    const char *holder;        /* of slots */
     size_t count;
-    struct fake_slots { /* of FAKE_SLOTS */
-        unsigned partitions;
-        const char *holder;
-        int64_t limit, held, want;
-    } slots;
     void (*done)(void);
     void *arg;
 };
@@ -131,9 +135,15 @@ static inline void fake_promote(struct queue *queue, struct queue_name name, int
 static inline void fake_bury(struct queue *queue, const char *item, const struct queue_dead *dead,
                              size_t count, queue_done *done, void *arg)
 {
-    (void)dead;
     struct queue_name name = {.item = item};
-    fake_queue_add(queue, FAKE_BURY, name, count, FAKE_QUEUE_DONE(done), arg);
+    fake_queue_add(queue, FAKE_BURY, name, count, FAKE_QUEUE_DONE(done), arg)->dead = dead;
+}
+
+static inline void fake_unbury(struct queue *queue, const char *item, const struct uuid *ids,
+                               size_t count, queue_done *done, void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_UNBURY, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
 static inline void fake_queue_reply(struct queue *queue, const char *item, struct uuid id,
@@ -164,13 +174,47 @@ static inline void fake_held(struct queue *queue, struct queue_name name, const 
     fake_queue_add(queue, FAKE_HELD, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
+static inline void fake_inherit(struct queue *queue, struct queue_name name, const char *consumer,
+                                size_t max, queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_INHERIT, name, max, FAKE_QUEUE_DONE(done), arg);
+}
+
+static inline void fake_pull(struct queue *queue, struct queue_name name, const char *consumer,
+                             const struct queue_entry *entries, size_t count,
+                             queue_claim_done *done, void *arg)
+{
+    (void)consumer;
+    fake_queue_add(queue, FAKE_PULL, name, count, FAKE_QUEUE_DONE(done), arg)->entries = entries;
+}
+
+static inline void fake_replies(struct queue *queue, const char *item,
+                                const struct queue_reply *replies, size_t count, queue_done *done,
+                                void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->replies = replies;
+}
+
+static inline void fake_read_replies(struct queue *queue, const char *item, const struct uuid *ids,
+                                     size_t count, queue_replies_read *done, void *arg)
+{
+    struct queue_name name = {.item = item};
+    fake_queue_add(queue, FAKE_READ_REPLIES, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
 static inline void fake_slots(struct queue *queue, struct queue_name name, unsigned partitions,
                               const char *holder, int64_t limit, int64_t held, int64_t want,
                               int64_t ttl_ms, queue_slots_done *done, void *arg)
 {
     (void)ttl_ms;
-    fake_queue_add(queue, FAKE_SLOTS, name, 1, FAKE_QUEUE_DONE(done), arg)->slots =
-        (struct fake_slots){partitions, holder, limit, held, want};
+    struct fake_queue_call *call =
+        fake_queue_add(queue, FAKE_SLOTS, name, partitions, FAKE_QUEUE_DONE(done), arg);
+    call->limit = limit;
+    call->held = held;
+    call->want = want;
+    call->holder = holder;
 }
 
 static const struct queue_ops fake_queue_ops = {
@@ -187,6 +231,11 @@ static const struct queue_ops fake_queue_ops = {
     .depth = fake_depth,
     .missing = fake_missing,
     .held = fake_held,
+    .inherit = fake_inherit,
+    .pull = fake_pull,
+    .unbury = fake_unbury,
+    .replies = fake_replies,
+    .read_replies = fake_read_replies,
     .slots = fake_slots,
 };
 
@@ -229,7 +278,7 @@ static inline struct fake_queue_call *fake_queue_take(struct fake_queue *fake,
     return call;
 }
 
-/* Answers finish, retry, renew, hand_back, bury or reply. */
+/* Answers finish, retry, renew, hand_back, bury, unbury, reply or replies. */
 static inline void fake_queue_answer(struct fake_queue_call *call, const struct err *err)
 {
     queue_done *done = (queue_done *)call->done;
@@ -247,16 +296,7 @@ static inline void fake_queue_answer_depth(struct fake_queue_call *call, const s
     done(arg, err, depth);
 }
 
-static inline void fake_queue_answer_slots(struct fake_queue_call *call, const struct err *err,
-                                           int64_t granted, int64_t depth)
-{
-    queue_slots_done *done = (queue_slots_done *)call->done;
-    void *arg = call->arg;
-    free(call);
-    done(arg, err, granted, depth);
-}
-
-/* Answers a claim or takeover with entries of these ids (at most 16). */
+/* Answers a claim, takeover, inherit or pull with entries of these ids (at most 16). */
 static inline void fake_queue_answer_claim(struct fake_queue_call *call, const struct uuid *ids,
                                            size_t count)
 {
@@ -277,6 +317,35 @@ static inline void fake_queue_answer_claim(struct fake_queue_call *call, const s
     done(arg, &ok, claimed);
 }
 
+/* Answers missing or held. */
+static inline void fake_queue_answer_flags(struct fake_queue_call *call, const struct err *err,
+                                           const bool *flags)
+{
+    queue_flags_done *done = (queue_flags_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, flags);
+}
+
+/* Answers read_replies. */
+static inline void fake_queue_answer_replies(struct fake_queue_call *call, const struct err *err,
+                                             const struct body *bodies)
+{
+    queue_replies_read *done = (queue_replies_read *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, bodies);
+}
+
+static inline void fake_queue_answer_slots(struct fake_queue_call *call, const struct err *err,
+                                           int64_t granted, int64_t depth)
+{
+    queue_slots_done *done = (queue_slots_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, granted, depth);
+}
+
 /* Ends every call as a link does that is freed: outcome unknown. */
 static inline void fake_queue_end(struct fake_queue *fake)
 {
@@ -290,6 +359,8 @@ static inline void fake_queue_end(struct fake_queue *fake)
             break;
         case FAKE_QUEUE_CLAIM:
         case FAKE_TAKEOVER:
+        case FAKE_INHERIT:
+        case FAKE_PULL:
             ((queue_claim_done *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_PROMOTE:
@@ -298,12 +369,15 @@ static inline void fake_queue_end(struct fake_queue *fake)
         case FAKE_DEPTH:
             ((queue_depth_done *)call->done)(call->arg, &lost, NULL);
             break;
-        case FAKE_SLOTS:
-            ((queue_slots_done *)call->done)(call->arg, &lost, 0, 0);
-            break;
         case FAKE_MISSING:
         case FAKE_HELD:
             ((queue_flags_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_READ_REPLIES:
+            ((queue_replies_read *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_SLOTS:
+            ((queue_slots_done *)call->done)(call->arg, &lost, 0, 0);
             break;
         default:
             ((queue_done *)call->done)(call->arg, &lost);

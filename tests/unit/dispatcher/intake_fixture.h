@@ -111,7 +111,7 @@ static inline void grant_slots(void)
 {
     struct fake_queue_call *call;
     while ((call = fake_queue_find(&queue, FAKE_SLOTS)))
-        fake_queue_answer_slots(call, &fake_ok, call->slots.want, 0);
+        fake_queue_answer_slots(call, &fake_ok, call->want, 0);
 }
 
 static inline void take_requests(const char *item, size_t count)

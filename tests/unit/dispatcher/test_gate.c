@@ -109,15 +109,15 @@ static void serve_one(void)
 {
     struct fake_queue_call *call = fake_queue_take(&queue, FAKE_SLOTS);
     ck_assert_str_eq(call->name.item, item->id);
-    int own = gate_of(call->slots.holder);
+    int own = gate_of(call->holder);
     int64_t others = 0;
     for (int i = 0; i < GATES; i++)
         others += i == own ? 0 : redis.slots[i];
-    int64_t free_slots = call->slots.limit - redis.depth - others - call->slots.held;
-    int64_t granted = call->slots.want < free_slots ? call->slots.want : free_slots;
+    int64_t free_slots = call->limit - redis.depth - others - call->held;
+    int64_t granted = call->want < free_slots ? call->want : free_slots;
     if (granted < 0)
         granted = 0;
-    redis.slots[own] = call->slots.held + granted;
+    redis.slots[own] = call->held + granted;
     redis.calls++;
     fake_queue_answer_slots(call, &fake_ok, granted, redis.depth);
 }

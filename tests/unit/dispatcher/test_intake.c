@@ -334,12 +334,12 @@ START_TEST(a_full_queue_is_told_after_one_round_trip)
     for (size_t i = 0; i < 3; i++)
         ck_assert_int_eq(accept_body("Echo", "x", &err), 0);
     struct fake_queue_call *slots = fake_queue_take(&queue, FAKE_SLOTS);
-    ck_assert_int_eq(slots->slots.want, 1); /* called for the first; the others gather */
+    ck_assert_int_eq(slots->want, 1); /* called for the first; the others gather */
     fake_queue_answer_slots(slots, &fake_ok, 0, 3);
     ck_assert_uint_eq(answer_count, 1);
     ck_assert_int_eq(last_code, ERR_QUEUE_FULL);
     slots = fake_queue_take(&queue, FAKE_SLOTS);
-    ck_assert_int_eq(slots->slots.want, 2);
+    ck_assert_int_eq(slots->want, 2);
     fake_queue_answer_slots(slots, &fake_ok, 1, 2);
     ck_assert_uint_eq(answer_count, 2);
     ck_assert(answers[2].told && !answers[1].told); /* the earlier one has the slot */

@@ -91,7 +91,7 @@ START_TEST(followers_of_one_that_waits_for_a_slot_are_refused_with_it)
     for (size_t i = 0; i < 3; i++)
         ck_assert_int_eq(send_keyed("Echo", key, print, &err), 0);
     struct fake_queue_call *slots = fake_queue_take(&queue, FAKE_SLOTS);
-    ck_assert_int_le(slots->slots.want, 1000 / 64); /* they take no slots */
+    ck_assert_int_le(slots->want, 1000 / 64); /* they take no slots */
     fake_queue_answer_slots(slots, &fake_ok, 0, 1000);
     check_all(3, ERR_QUEUE_FULL, answers[0].id);
 }
@@ -221,7 +221,41 @@ START_TEST(a_refusal_of_its_data_after_all_is_told)
     struct uuid id = call->messages[0]->id;
     call->messages[0]->error = ERR_INVALID;
     fake_store_answer(call, &fake_ok);
+    ck_assert_uint_eq(answer_count, 0); /* the lost commit may have come before it */
+    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) > 0);
+    fake_store_answer_flags(take_store(FAKE_KNOWN), &fake_ok, (const bool[]){false});
     check_all(2, ERR_INVALID, id);
+    ck_assert_int_eq(gate_used(&intake.gate, item_of("Echo")), 0);
+}
+END_TEST
+
+START_TEST(a_lost_commit_that_makes_the_second_fail_is_found)
+{
+    static const struct err there = {.code = ERR_INVALID}; /* the id is there already */
+    struct fake_store_call *call = written_again("Echo", 1);
+    struct uuid id = call->messages[0]->id;
+    fake_store_answer(call, &there);
+    ck_assert_uint_eq(answer_count, 0);
+    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) > 0);
+    fake_store_answer_flags(take_store(FAKE_KNOWN), &fake_ok, (const bool[]){true});
+    enqueued();
+    check_all(2, ERR_NONE, id);
+}
+END_TEST
+
+START_TEST(writing_again_is_a_commit_of_its_own)
+{
+    struct err err;
+    struct fake_store_call *again = written_again("Echo", 0);
+    ck_assert_int_eq(accept_body("Echo", "x", &err), 0); /* does not wait for it */
+    grant_slots();
+    run_loop_turns(loop);
+    struct fake_store_call *other = take_store(FAKE_ACCEPT);
+    ck_assert_uint_eq(other->count, 1);
+    fake_store_answer(again, &lost);
+    fake_store_answer(other, &away);
+    ck_assert_uint_eq(answer_count, 1);
+    ck_assert(answers[1].told);
 }
 END_TEST
 
@@ -378,6 +412,8 @@ static void add(TCase *cases)
     tcase_add_test(cases, a_lost_commit_that_came_after_all_repeats_itself);
     tcase_add_test(cases, writing_again_while_the_store_is_away_is_still_unknown);
     tcase_add_test(cases, a_refusal_of_its_data_after_all_is_told);
+    tcase_add_test(cases, a_lost_commit_that_makes_the_second_fail_is_found);
+    tcase_add_test(cases, writing_again_is_a_commit_of_its_own);
     tcase_add_test(cases, a_late_commit_answers_those_who_came_after);
     tcase_add_test(cases, a_late_repeat_answers_those_who_came_after);
     tcase_add_test(cases, a_late_unknown_end_leaves_those_who_came_after_unknown);

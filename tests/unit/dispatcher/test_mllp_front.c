@@ -103,7 +103,7 @@ static void serve(bool all_ended)
         if (enqueue->op == FAKE_ENQUEUE) {
             fake_queue_answer_depth(enqueue, &fake_ok, 0);
         } else if (enqueue->op == FAKE_SLOTS) {
-            fake_queue_answer_slots(enqueue, &fake_ok, enqueue->slots.want, 0);
+            fake_queue_answer_slots(enqueue, &fake_ok, enqueue->want, 0);
         } else {
             ck_assert_int_eq(enqueue->op, FAKE_DEPTH);
             ((queue_depth_done *)enqueue->done)(enqueue->arg, &fake_ok, &(struct queue_depth){0});
