@@ -41,6 +41,22 @@ static int64_t room(const struct gate_item *gated)
 
 /* ---- reserving ---- */
 
+static bool is_tight(const struct gate_item *gated)
+{
+    int64_t least = gated->item->queue_size / ROOM_SHARE;
+    return room(gated) < (least > ROOM_SHARE ? least : ROOM_SHARE);
+}
+
+/* Less is ours than Redis counts: others may be refused for it when little is left. */
+static void changed(struct gate_item *gated)
+{
+    struct gate *gate = gated->gate;
+    if (gate->soon || !gate->queue_up || !is_tight(gated) || gated->recorded == held(gated))
+        return;
+    gate->soon = true;
+    loop_timer_set(&gate->refresh, SOON_MS);
+}
+
 /* Slots to reserve for those who have not come yet. */
 static int64_t block_of(const struct gate_item *gated)
 {
@@ -151,6 +167,8 @@ static void on_slots(void *arg, const struct err *err, int64_t granted, int64_t 
     decide(gated, err->code != ERR_NONE);
     if (gated->waiting_count)
         ask(gated, 0);
+    else if (err->code == ERR_NONE)
+        changed(gated);
 }
 
 /* At least for all who wait. */
@@ -258,12 +276,6 @@ static void count(struct gate *gate)
 
 /* ---- in a slow rhythm ---- */
 
-static bool is_tight(const struct gate_item *gated)
-{
-    int64_t least = gated->item->queue_size / ROOM_SHARE;
-    return room(gated) < (least > ROOM_SHARE ? least : ROOM_SHARE);
-}
-
 static void on_refresh(void *arg)
 {
     struct gate *gate = arg;
@@ -283,16 +295,6 @@ static void on_refresh(void *arg)
         count(gate);
     if (!gate->soon)
         loop_timer_set(&gate->refresh, REFRESH_MS);
-}
-
-/* Less is ours than Redis counts: others may be refused for it when little is left. */
-static void changed(struct gate_item *gated)
-{
-    struct gate *gate = gated->gate;
-    if (gate->soon || !gate->queue_up || !is_tight(gated) || gated->recorded == held(gated))
-        return;
-    gate->soon = true;
-    loop_timer_set(&gate->refresh, SOON_MS);
 }
 
 /* ---- life ---- */

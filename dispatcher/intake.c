@@ -495,8 +495,21 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
     }
 }
 
+void intake_drain_batcher(struct batcher *batcher)
+{
+    struct batch_item *item;
+    while ((item = batcher_take(batcher))) {
+        struct message_intake *message = intake_of_batch_item(item);
+        if (message->state == INTAKE_ANSWERED)
+            free(message);
+    }
+    batcher_free(batcher);
+}
+
 void intake_done(struct intake *intake)
 {
+    intake_drain_batcher(&intake->wal);
+    intake_free_queues(intake);
     for (unsigned state = 0; state < INTAKE_ANSWERED; state++) {
         struct message_intake *message;
         while ((message = TAILQ_FIRST(&intake->lists[state]))) {
@@ -504,9 +517,7 @@ void intake_done(struct intake *intake)
             free(message);
         }
     }
-    intake_free_queues(intake);
     intake_free_keys(intake);
-    batcher_free(&intake->wal);
     gate_done(&intake->gate);
     loop_timer_done(&intake->deadlines);
     free(intake->items);

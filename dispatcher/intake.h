@@ -13,7 +13,7 @@
  *      │  │                     ▲──────nothing was sent───┘                                         │
  *      │  └─link broke─▶ UNKNOWN ─not there, has a key─▶ REWRITING ──refused, a repeat──────────▶   │
  *      │                    │ │ ▲ └─not there yet─┐         │  │                                     │
- *      │                    │ │ └─────────────────┘◀─link broke, away                              │
+ *      │                    │ │ └─────────────────┘◀─link broke, failed                            │
  *      │ written            │ there                         │ written                               │
  *      └───────────────▶ QUEUEING ◀─────────────────────────┘ ──queued, failed, or 50 ms────────▶   │
  *

@@ -66,13 +66,15 @@ void intake_finish_repeat(struct message_intake *message, struct uuid first,
                           const struct err *error);
 /* Frees it when it is answered and no batch holds it. */
 void intake_release(struct message_intake *message);
+/* Ends a batcher, and those of its messages that are answered: they are in no state's list. */
+void intake_drain_batcher(struct batcher *batcher);
 /* It is durable, but in no queue. */
 void intake_left_unqueued(struct message_intake *message);
 
 /* ---- intake_wal.c ---- */
 
 void intake_wal_init(struct intake *intake);
-/* Of a message in WRITING or REWRITING. */
+/* Of a message in WRITING. */
 void intake_write(struct message_intake *message);
 /* Looks up those in UNKNOWN whose time it is. */
 void intake_ask_unknown(struct intake *intake);

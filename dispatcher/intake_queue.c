@@ -154,7 +154,7 @@ void intake_free_queues(struct intake *intake)
         struct intake_item *own = &intake->items[i];
         for (int64_t j = 0; own->queues && j < intake->production->items[i].partitions; j++) {
             if (own->queues[j])
-                batcher_free(&own->queues[j]->batcher);
+                intake_drain_batcher(&own->queues[j]->batcher);
             free(own->queues[j]);
         }
         free(own->queues);

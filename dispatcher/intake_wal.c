@@ -12,6 +12,7 @@
 
 struct wal_batch {
     struct intake *intake;
+    bool again; /* rewrites: beside the batcher */
     int64_t started_us;
     struct message_intake **list;
     size_t count;
@@ -79,7 +80,7 @@ static void written(struct message_intake *message, const struct err *err)
     if (message->state == INTAKE_ANSWERED) {
         written_late(message, code);
     } else if (code == ERR_OUTCOME_UNKNOWN ||
-               (code == ERR_UNAVAILABLE && message->state == INTAKE_REWRITING)) {
+               (code != ERR_NONE && message->state == INTAKE_REWRITING)) {
         look_up(message);
     } else if (code != ERR_NONE) {
         struct err error = *err;
@@ -106,25 +107,40 @@ static void on_written(void *arg, const struct err *err)
             histogram_observe(intake->metrics[batch->list[i]->item->index].wal_commit, took_us);
         written(batch->list[i], err);
     }
-    batcher_done(&intake->wal);
+    if (!batch->again)
+        batcher_done(&intake->wal);
     free(batch);
     intake_ask_unknown(intake);
 }
 
-static void start_write(void *arg, struct batch_item **items, size_t count)
+static struct wal_batch *new_batch(struct intake *intake, size_t room)
 {
-    struct intake *intake = arg;
     struct wal_batch *batch =
-        mem_alloc(sizeof(*batch) + count * (sizeof(batch->rows[0]) + sizeof(batch->list[0])));
+        mem_alloc(sizeof(*batch) + room * (sizeof(batch->rows[0]) + sizeof(batch->list[0])));
     batch->intake = intake;
     batch->started_us = clock_mono_us();
-    batch->count = count;
-    batch->list = (struct message_intake **)(batch->rows + count);
-    for (size_t i = 0; i < count; i++) {
-        batch->list[i] = intake_of_batch_item(items[i]);
-        batch->rows[i] = &batch->list[i]->row;
-    }
-    intake->store->ops->accept(intake->store, batch->rows, count, on_written, batch);
+    batch->list = (struct message_intake **)(batch->rows + room);
+    return batch;
+}
+
+static void batch_add(struct wal_batch *batch, struct message_intake *message)
+{
+    batch->list[batch->count] = message;
+    batch->rows[batch->count++] = &message->row;
+}
+
+static void commit(struct wal_batch *batch)
+{
+    struct store *store = batch->intake->store;
+    store->ops->accept(store, batch->rows, batch->count, on_written, batch);
+}
+
+static void start_write(void *arg, struct batch_item **items, size_t count)
+{
+    struct wal_batch *batch = new_batch(arg, count);
+    for (size_t i = 0; i < count; i++)
+        batch_add(batch, intake_of_batch_item(items[i]));
+    commit(batch);
 }
 
 void intake_wal_init(struct intake *intake)
@@ -158,26 +174,36 @@ struct unknown_batch {
     struct uuid ids[STORE_BATCH_MAX];
 };
 
-static void looked_up(struct message_intake *message, bool answered, bool there)
+/* Timed out meanwhile: the gate counts it in any case. */
+static void looked_up_late(struct message_intake *message, bool there)
 {
-    message->in_batch = false;
-    if (message->state == INTAKE_ANSWERED) { /* timed out: the gate counts it in any case */
-        struct uuid id = message->row.id;
-        struct intake_list followers;
-        TAILQ_INIT(&followers);
-        if (there)
-            intake_drop_key(message, &followers);
-        intake_release(message);
-        intake_answer_followers(&followers, id, &intake_no_error);
-    } else if (there) {
-        intake_start_queueing(message);
-    } else if (answered && !uuid_is_none(message->row.dedup_key)) {
-        intake_move(message, INTAKE_REWRITING);
-        message->row.repeats = UUID_NONE;
-        intake_write(message);
-    } else {
+    struct uuid id = message->row.id;
+    struct intake_list followers;
+    TAILQ_INIT(&followers);
+    if (there)
+        intake_drop_key(message, &followers);
+    intake_release(message);
+    intake_answer_followers(&followers, id, &intake_no_error);
+}
+
+/* Without its row. A lost commit that comes just now makes the second writing fail, and with it those beside it: so that is a
+ * commit of its own, and who fails in it is looked up again. */
+static void not_there(struct message_intake *message, struct wal_batch *again)
+{
+    if (message->row.error !=
+        ERR_NONE) { /* the second writing was refused, and the first never came */
+        struct err error;
+        err_set(&error, message->row.error, "the message's data was refused by the database");
+        gate_cancelled(&message->intake->gate, message->item);
+        intake_finish(message, &error);
+    } else if (uuid_is_none(message->row.dedup_key)) {
         intake_move(message, INTAKE_UNKNOWN);
         message->look_us = clock_mono_us() + LOOK_AGAIN_US;
+    } else {
+        intake_move(message, INTAKE_REWRITING);
+        message->in_batch = true;
+        message->row.repeats = UUID_NONE;
+        batch_add(again, message);
     }
 }
 
@@ -185,12 +211,29 @@ static void on_known(void *arg, const struct err *err, const bool *known)
 {
     struct unknown_batch *batch = arg;
     struct intake *intake = batch->intake;
-    bool answered = err->code == ERR_NONE;
+    struct wal_batch *again = new_batch(intake, batch->count);
+    again->again = true;
     intake->asking_unknown = false;
-    for (size_t i = 0; i < batch->count; i++)
-        looked_up(batch->list[i], answered, answered && known[i]);
+    for (size_t i = 0; i < batch->count; i++) {
+        struct message_intake *message = batch->list[i];
+        message->in_batch = false;
+        if (message->state == INTAKE_ANSWERED) {
+            looked_up_late(message, err->code == ERR_NONE && known[i]);
+        } else if (err->code != ERR_NONE) {
+            intake_move(message, INTAKE_UNKNOWN);
+            message->look_us = clock_mono_us() + LOOK_AGAIN_US;
+        } else if (known[i]) {
+            intake_start_queueing(message);
+        } else {
+            not_there(message, again);
+        }
+    }
     free(batch);
-    if (answered)
+    if (again->count)
+        commit(again);
+    else
+        free(again);
+    if (err->code == ERR_NONE)
         intake_ask_unknown(intake);
 }
 

@@ -41,12 +41,9 @@ struct fake_queue_call {
     const struct queue_dead *dead;
     const struct queue_reply *replies;
     const struct uuid *ids;
+    int64_t limit, held, want; /* of slots */
+    const char *holder;        /* of slots */
     size_t count;
-    struct fake_slots { /* of FAKE_SLOTS */
-        unsigned partitions;
-        const char *holder;
-        int64_t limit, held, want;
-    } slots;
     void (*done)(void);
     void *arg;
 };
@@ -212,8 +209,12 @@ static inline void fake_slots(struct queue *queue, struct queue_name name, unsig
                               int64_t ttl_ms, queue_slots_done *done, void *arg)
 {
     (void)ttl_ms;
-    fake_queue_add(queue, FAKE_SLOTS, name, 1, FAKE_QUEUE_DONE(done), arg)->slots =
-        (struct fake_slots){partitions, holder, limit, held, want};
+    struct fake_queue_call *call =
+        fake_queue_add(queue, FAKE_SLOTS, name, partitions, FAKE_QUEUE_DONE(done), arg);
+    call->limit = limit;
+    call->held = held;
+    call->want = want;
+    call->holder = holder;
 }
 
 static const struct queue_ops fake_queue_ops = {
@@ -295,25 +296,7 @@ static inline void fake_queue_answer_depth(struct fake_queue_call *call, const s
     done(arg, err, depth);
 }
 
-static inline void fake_queue_answer_read(struct fake_queue_call *call, const struct err *err,
-                                          const struct body *bodies)
-{
-    queue_replies_read *done = (queue_replies_read *)call->done;
-    void *arg = call->arg;
-    free(call);
-    done(arg, err, bodies);
-}
-
-static inline void fake_queue_answer_slots(struct fake_queue_call *call, const struct err *err,
-                                           int64_t granted, int64_t depth)
-{
-    queue_slots_done *done = (queue_slots_done *)call->done;
-    void *arg = call->arg;
-    free(call);
-    done(arg, err, granted, depth);
-}
-
-/* Answers a claim or takeover with entries of these ids (at most 16). */
+/* Answers a claim, takeover, inherit or pull with entries of these ids (at most 16). */
 static inline void fake_queue_answer_claim(struct fake_queue_call *call, const struct uuid *ids,
                                            size_t count)
 {
@@ -344,6 +327,25 @@ static inline void fake_queue_answer_flags(struct fake_queue_call *call, const s
     done(arg, err, flags);
 }
 
+/* Answers read_replies. */
+static inline void fake_queue_answer_replies(struct fake_queue_call *call, const struct err *err,
+                                             const struct body *bodies)
+{
+    queue_replies_read *done = (queue_replies_read *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, bodies);
+}
+
+static inline void fake_queue_answer_slots(struct fake_queue_call *call, const struct err *err,
+                                           int64_t granted, int64_t depth)
+{
+    queue_slots_done *done = (queue_slots_done *)call->done;
+    void *arg = call->arg;
+    free(call);
+    done(arg, err, granted, depth);
+}
+
 /* Ends every call as a link does that is freed: outcome unknown. */
 static inline void fake_queue_end(struct fake_queue *fake)
 {
@@ -367,15 +369,15 @@ static inline void fake_queue_end(struct fake_queue *fake)
         case FAKE_DEPTH:
             ((queue_depth_done *)call->done)(call->arg, &lost, NULL);
             break;
+        case FAKE_MISSING:
+        case FAKE_HELD:
+            ((queue_flags_done *)call->done)(call->arg, &lost, NULL);
+            break;
         case FAKE_READ_REPLIES:
             ((queue_replies_read *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_SLOTS:
             ((queue_slots_done *)call->done)(call->arg, &lost, 0, 0);
-            break;
-        case FAKE_MISSING:
-        case FAKE_HELD:
-            ((queue_flags_done *)call->done)(call->arg, &lost, NULL);
             break;
         default:
             ((queue_done *)call->done)(call->arg, &lost);

@@ -175,7 +175,7 @@ static void say_keys(const char *body)
     struct body bodies[CALLERS_LOOK_MAX];
     for (size_t i = 0; i < CALLERS_LOOK_MAX; i++)
         bodies[i] = body_of(body, body ? strlen(body) : 0);
-    fake_queue_answer_read(keys_read(), &fake_ok, bodies);
+    fake_queue_answer_replies(keys_read(), &fake_ok, bodies);
 }
 
 static void turn_for(int64_t ms)
@@ -477,7 +477,7 @@ START_TEST(keys_are_read_item_by_item)
         seen += keys->count;
         for (size_t j = 0; j < keys->count; j++)
             ck_assert(!uuid_equal(keys->ids[j], ended[0]) && !uuid_equal(keys->ids[j], ended[1]));
-        fake_queue_answer_read(keys, &fake_ok, none);
+        fake_queue_answer_replies(keys, &fake_ok, none);
     }
     ck_assert_uint_eq(seen, 4);
     for (int i = 0; i < 2; i++) {
@@ -542,7 +542,7 @@ START_TEST(errors_in_a_look_leave_the_caller_waiting)
     struct one one;
     add(&one, CALLER_LOOKS, 60000);
     fake_store_answer_flags(asked(FAKE_ENDED), &away, NULL);
-    fake_queue_answer_read(keys_read(), &away, NULL);
+    fake_queue_answer_replies(keys_read(), &away, NULL);
     say_ended(true);
     say_found(asked(FAKE_FIND), &away, NULL, NULL);
     say_ended(true);
@@ -552,7 +552,7 @@ START_TEST(errors_in_a_look_leave_the_caller_waiting)
     free(call);
     say_ended(true);
     say_found(asked(FAKE_FIND), &fake_ok, NULL, NULL);
-    fake_queue_answer_read(keys_read(), &away, NULL);
+    fake_queue_answer_replies(keys_read(), &away, NULL);
     ck_assert_uint_eq(one.told, 0);
     say_ended(true);
     say_found(asked(FAKE_FIND), &fake_ok, "completed", NULL);
@@ -578,7 +578,7 @@ static void in_moment(enum moment moment, struct uuid id, void (*event)(struct u
         struct fake_queue_call *keys = keys_read();
         if (moment == WHILE_KEYS)
             event(id);
-        fake_queue_answer_read(keys, &fake_ok, &(struct body){"x", 1});
+        fake_queue_answer_replies(keys, &fake_ok, &(struct body){"x", 1});
         return;
     }
     call = asked(FAKE_FIND);
@@ -588,7 +588,7 @@ static void in_moment(enum moment moment, struct uuid id, void (*event)(struct u
     if (moment == WHILE_KEY) {
         struct fake_queue_call *keys = keys_read();
         event(id);
-        fake_queue_answer_read(keys, &fake_ok, &(struct body){"x", 1});
+        fake_queue_answer_replies(keys, &fake_ok, &(struct body){"x", 1});
         return;
     }
     call = asked(FAKE_REPLY);

@@ -273,7 +273,7 @@ START_TEST(a_reply_that_was_not_kept_is_no_empty_one)
     struct fake_store_call *find = fake_store_take(&store, FAKE_FIND);
     ((store_found *)find->done)(find->arg, &ok, NULL);
     free(find);
-    fake_queue_answer_read(fake_queue_take(&queue, FAKE_READ_REPLIES), &ok, &(struct body){0});
+    fake_queue_answer_replies(fake_queue_take(&queue, FAKE_READ_REPLIES), &ok, &(struct body){0});
     expect_answer(502, id);
     ck_assert_ptr_nonnull(strstr(answer.body, "not kept"));
 }
@@ -285,7 +285,7 @@ START_TEST(a_key_alone_has_no_content_type)
     fake_intake_answer(ERR_NONE, NULL);
     set_links(true, false);
     wait_until(loop, fake_queue_pending(&queue) > 0);
-    fake_queue_answer_read(fake_queue_take(&queue, FAKE_READ_REPLIES), &ok, &(struct body){"x", 1});
+    fake_queue_answer_replies(fake_queue_take(&queue, FAKE_READ_REPLIES), &ok, &(struct body){"x", 1});
     expect_answer(200, id);
     expect_header("Content-Type: application/octet-stream");
 }

@@ -109,9 +109,9 @@ static void serve(bool all_ended)
         if (enqueue->op == FAKE_ENQUEUE) {
             fake_queue_answer_depth(enqueue, &fake_ok, 0);
         } else if (enqueue->op == FAKE_READ_REPLIES) {
-            fake_queue_answer_read(enqueue, &fake_ok, no_keys);
+            fake_queue_answer_replies(enqueue, &fake_ok, no_keys);
         } else if (enqueue->op == FAKE_SLOTS) {
-            fake_queue_answer_slots(enqueue, &fake_ok, enqueue->slots.want, 0);
+            fake_queue_answer_slots(enqueue, &fake_ok, enqueue->want, 0);
         } else {
             ck_assert_int_eq(enqueue->op, FAKE_DEPTH);
             ((queue_depth_done *)enqueue->done)(enqueue->arg, &fake_ok, &(struct queue_depth){0});

@@ -101,6 +101,114 @@ START_TEST(what_is_put_back_keeps_its_place)
 }
 END_TEST
 
+START_TEST(a_group_bounds_its_part_and_takes_its_turn)
+{
+    struct batch_group one, two;
+    batch_group_init(&one, 2, false);
+    batch_group_init(&two, 3, false);
+    for (int i = 0; i < 5; i++)
+        batcher_add_to(&batcher, &one, &items[i], 1);
+    for (int i = 5; i < 9; i++)
+        batcher_add_to(&batcher, &two, &items[i], 1);
+    batcher_add(&batcher, &items[9], 1);
+    static const int order[][4] = {{0, 1, 5, 6}, {9, 2, 3, 7}, {4, 8, -1, -1}};
+    for (size_t i = 0; i < 3; i++) {
+        run_loop_turns(loop);
+        ck_assert_uint_eq(batch_count, i + 1);
+        ck_assert_uint_eq(last_count, i < 2 ? 4 : 2);
+        for (size_t j = 0; j < last_count; j++)
+            ck_assert_ptr_eq(last[j], &items[order[i][j]]);
+        batcher_done(&batcher);
+    }
+    ck_assert_uint_eq(batcher.count, 0);
+}
+END_TEST
+
+START_TEST(a_group_whose_item_does_not_fit_begins_the_next_batch)
+{
+    struct batch_group one, two;
+    batch_group_init(&one, 2, false);
+    batch_group_init(&two, 2, false);
+    batcher_add_to(&batcher, &one, &items[0], 60);
+    batcher_add_to(&batcher, &two, &items[1], 60);
+    batcher_add_to(&batcher, &one, &items[2], 10);
+    run_loop_turns(loop);
+    ck_assert_uint_eq(last_count, 2);
+    ck_assert_ptr_eq(last[1], &items[2]);
+    batcher_done(&batcher);
+    run_loop_turns(loop);
+    ck_assert_uint_eq(last_count, 1);
+    ck_assert_ptr_eq(last[0], &items[1]);
+}
+END_TEST
+
+START_TEST(a_full_batch_does_not_keep_its_turn)
+{
+    struct batch_group busy, other;
+    batch_group_init(&busy, 4, false);
+    batch_group_init(&other, 4, false);
+    for (int i = 0; i < 12; i++)
+        batcher_add_to(&batcher, i == 11 ? &other : &busy, &items[i], 1);
+    run_loop_turns(loop);
+    batcher_done(&batcher);
+    run_loop_turns(loop);
+    ck_assert_ptr_eq(last[0], &items[11]);
+}
+END_TEST
+
+START_TEST(patience_waits_for_company_and_not_for_ever)
+{
+    struct batch_group patient;
+    batcher_set_patience(&batcher, loop, 20000);
+    batch_group_init(&patient, 3, true);
+    batcher_add_to(&batcher, &patient, &items[0], 1);
+    batcher_add_to(&batcher, &patient, &items[1], 1);
+    run_loop_turns(loop);
+    ck_assert_uint_eq(batch_count, 0);
+    RUN_LOOP_UNTIL(loop, batch_count == 1);
+    ck_assert_uint_eq(last_count, 2);
+    batcher_done(&batcher);
+    for (int i = 0; i < 3; i++)
+        batcher_add_to(&batcher, &patient, &items[i], 1);
+    run_loop_turns(loop);
+    ck_assert_uint_eq(batch_count, 2); /* it is full */
+    batcher_add_to(&batcher, &patient, &items[3], 1);
+    batcher_done(&batcher);
+    run_loop_turns(loop);
+    ck_assert_uint_eq(batch_count, 2);
+    batcher_add(&batcher, &items[4], 1); /* has no patience */
+    run_loop_turns(loop);
+    ck_assert_uint_eq(batch_count, 3);
+    ck_assert_uint_eq(last_count, 2);
+    batcher_done(&batcher);
+    struct batch_group others[2];
+    for (int i = 0; i < 2; i++) { /* a whole batch of several groups, none of them full */
+        batch_group_init(&others[i], 4, true);
+        batcher_add_to(&batcher, &others[i], &items[5 + 2 * i], 1);
+        batcher_add_to(&batcher, &others[i], &items[6 + 2 * i], 1);
+    }
+    run_loop_turns(loop);
+    ck_assert_uint_eq(batch_count, 4);
+    ck_assert_uint_eq(last_count, 4);
+}
+END_TEST
+
+START_TEST(items_are_taken_out_of_groups_too)
+{
+    struct batch_group patient;
+    batcher_set_patience(&batcher, loop, 20000);
+    batch_group_init(&patient, 1, true);
+    batcher_hold(&batcher, true);
+    batcher_add_to(&batcher, &patient, &items[0], 1);
+    batcher_add_to(&batcher, &patient, &items[1], 1);
+    batcher_add(&batcher, &items[2], 1);
+    for (int i = 0; i < 3; i++)
+        ck_assert_ptr_eq(batcher_take(&batcher), &items[i]);
+    ck_assert_ptr_null(batcher_take(&batcher));
+    ck_assert_uint_eq(batcher.count + batcher.urgent + batcher.full, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("batcher");
@@ -110,6 +218,11 @@ int main(void)
     tcase_add_test(cases, the_next_gathers_while_one_is_under_way);
     tcase_add_test(cases, bytes_bound_a_batch_and_a_large_item_goes_alone);
     tcase_add_test(cases, what_is_put_back_keeps_its_place);
+    tcase_add_test(cases, a_group_bounds_its_part_and_takes_its_turn);
+    tcase_add_test(cases, a_group_whose_item_does_not_fit_begins_the_next_batch);
+    tcase_add_test(cases, a_full_batch_does_not_keep_its_turn);
+    tcase_add_test(cases, patience_waits_for_company_and_not_for_ever);
+    tcase_add_test(cases, items_are_taken_out_of_groups_too);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

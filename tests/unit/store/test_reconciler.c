@@ -322,6 +322,148 @@ START_TEST(rests_while_a_link_is_down)
 }
 END_TEST
 
+/* ---- partitions ---- */
+
+/* The first item becomes fifo with four partitions. */
+static void make_fifo(void)
+{
+    production->items[0].queue_type = QUEUE_FIFO;
+    production->items[0].partitions = 4;
+}
+
+static struct store_unfinished row_at(struct uuid id, int64_t seq, enum messaging_pattern pattern,
+                                      int partition)
+{
+    struct store_unfinished row = row_of(id, "One", seq, 60000);
+    row.message.pattern = pattern;
+    row.message.partition = partition;
+    return row;
+}
+
+static void begin_page(const struct store_unfinished *rows, size_t count)
+{
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, count, 100, true);
+}
+
+static void answer_flags(enum fake_queue_op op, enum messaging_pattern pattern, unsigned partition,
+                         const bool *flags, size_t count)
+{
+    struct fake_queue_call *call = fake_queue_take(&queue, op);
+    ck_assert_str_eq(call->name.item, "One");
+    ck_assert_int_eq(call->name.pattern, pattern);
+    ck_assert_uint_eq(call->name.partition, partition);
+    ck_assert_uint_eq(call->count, count);
+    ((queue_flags_done *)call->done)(call->arg, &fake_ok, flags);
+    free(call);
+}
+
+static void answer_fetch(const struct store_unfinished *rows, size_t count)
+{
+    struct fake_store_call *fetch = fake_store_take(&store, FAKE_FETCH);
+    ck_assert_uint_eq(fetch->count, count);
+    ((store_rows *)fetch->done)(fetch->arg, &fake_ok, rows, count);
+    free(fetch);
+}
+
+START_TEST(asks_and_enqueues_by_partition)
+{
+    make_fifo();
+    struct store_unfinished rows[] = {row_at(uuid_new(1), 11, PATTERN_ASYNC_RELIABLE, 2),
+                                      row_at(uuid_new(2), 12, PATTERN_ASYNC_RELIABLE, 0),
+                                      row_at(uuid_new(3), 13, PATTERN_ASYNC_RELIABLE, 2)};
+    begin_page(rows, 3);
+    answer_flags(FAKE_MISSING, PATTERN_ASYNC_RELIABLE, 2, (const bool[]){true, true}, 2);
+    answer_flags(FAKE_MISSING, PATTERN_ASYNC_RELIABLE, 0, (const bool[]){true}, 1);
+    rows[0].message.ordering_key = SLICE_LITERAL("anything"); /* its partition was told */
+    rows[0].message.priority = 5;
+    struct store_unfinished whole[] = {rows[0], rows[1], rows[2]};
+    answer_fetch(whole, 3);
+    struct fake_queue_call *two = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_uint_eq(two->name.partition, 2);
+    ck_assert_int_eq(two->name.type, QUEUE_FIFO);
+    ck_assert_uint_eq(two->count, 2);
+    ck_assert(uuid_equal(two->entries[0].id, rows[0].message.id));
+    ck_assert(uuid_equal(two->entries[1].id, rows[2].message.id));
+    ck_assert_int_eq(two->entries[0].priority, 5);
+    ck_assert(slice_is(two->entries[0].key, "anything"));
+    struct fake_queue_call *zero = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_uint_eq(zero->name.partition, 0);
+    fake_queue_answer_depth(two, &fake_ok, 2);
+    fake_queue_answer_depth(zero, &fake_ok, 1);
+    answer_mark(10);
+}
+END_TEST
+
+START_TEST(rows_of_other_settings_go_where_todays_say)
+{
+    make_fifo();
+    struct store_unfinished rows[] = {row_at(uuid_new(1), 11, PATTERN_ASYNC_RELIABLE, 9),
+                                      row_at(uuid_new(2), 12, PATTERN_SYNC_RELIABLE, 1),
+                                      row_at(uuid_new(3), 13, PATTERN_ASYNC_RELIABLE, -1)};
+    begin_page(rows, 3);
+    answer_flags(FAKE_HELD, PATTERN_ASYNC_RELIABLE, 9, (const bool[]){false}, 1);
+    answer_flags(FAKE_HELD, PATTERN_SYNC_RELIABLE, 1, (const bool[]){true}, 1); /* being run */
+    answer_flags(FAKE_HELD, PATTERN_ASYNC_RELIABLE, 0, (const bool[]){false}, 1);
+    struct store_unfinished whole[] = {rows[0], rows[2]};
+    whole[0].message.ordering_key = SLICE_LITERAL("a");
+    whole[1].message.ordering_key = SLICE_LITERAL("b");
+    answer_fetch(whole, 2);
+    for (size_t i = 0; i < 2; i++) {
+        struct fake_queue_call *call = fake_queue_take(&queue, FAKE_ENQUEUE);
+        ck_assert_int_eq(call->name.pattern, PATTERN_ASYNC_RELIABLE);
+        ck_assert_uint_eq(call->name.partition,
+                          item_partition(&production->items[0], whole[i].message.ordering_key,
+                                         whole[i].message.id));
+        fake_queue_answer_depth(call, &fake_ok, 1);
+    }
+    answer_mark(10);
+}
+END_TEST
+
+START_TEST(rows_of_a_fifo_item_that_is_none_any_more_go_to_its_queue)
+{
+    struct store_unfinished rows[] = {row_at(uuid_new(1), 11, PATTERN_ASYNC_RELIABLE, 3),
+                                      row_at(uuid_new(2), 12, PATTERN_ASYNC_RELIABLE, 0),
+                                      row_at(uuid_new(3), 13, PATTERN_ASYNC_RELIABLE, -1)};
+    begin_page(rows, 3);
+    answer_flags(FAKE_HELD, PATTERN_ASYNC_RELIABLE, 3, (const bool[]){false}, 1);
+    answer_flags(FAKE_MISSING, PATTERN_ASYNC_RELIABLE, 0, (const bool[]){false, false}, 2);
+    answer_fetch(rows, 1);
+    struct fake_queue_call *call = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_uint_eq(call->name.partition, 0);
+    ck_assert_int_eq(call->name.type, QUEUE_UNORDERED);
+    fake_queue_answer_depth(call, &fake_ok, 1);
+    answer_mark(10);
+}
+END_TEST
+
+START_TEST(a_page_of_as_many_queues_as_rows)
+{
+    enum { COUNT = 256 };
+    static struct store_unfinished rows[COUNT];
+    make_fifo();
+    production->items[0].partitions = 1024;
+    for (int i = 0; i < COUNT; i++)
+        rows[i] = row_at(uuid_new(i), 11 + i, PATTERN_ASYNC_RELIABLE, i * 4);
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    answer_lease(7);
+    answer_mark(10);
+    answer_page(10, rows, COUNT, 1000, true);
+    for (int i = 0; i < COUNT; i++)
+        answer_flags(FAKE_MISSING, PATTERN_ASYNC_RELIABLE, (unsigned)i * 4, (const bool[]){true},
+                     1);
+    answer_fetch(rows, COUNT);
+    for (int i = 0; i < COUNT; i++)
+        fake_queue_answer_depth(fake_queue_take(&queue, FAKE_ENQUEUE), &fake_ok, 1);
+    answer_mark(10);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("reconciler");
@@ -340,6 +482,10 @@ int main(void)
     tcase_add_test(cases, another_owner_is_left_alone);
     tcase_add_test(cases, a_comparison_that_failed_begins_again);
     tcase_add_test(cases, rests_while_a_link_is_down);
+    tcase_add_test(cases, asks_and_enqueues_by_partition);
+    tcase_add_test(cases, rows_of_other_settings_go_where_todays_say);
+    tcase_add_test(cases, rows_of_a_fifo_item_that_is_none_any_more_go_to_its_queue);
+    tcase_add_test(cases, a_page_of_as_many_queues_as_rows);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
