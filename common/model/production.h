@@ -113,6 +113,7 @@ struct production {
     struct item *items;
     size_t item_count;
     struct item_entry *by_id; /* for production_find */
+    struct slice text;        /* the YAML that it was parsed from: what child processes parse again */
     struct arena arena;       /* owns all of the above, but for what item_settings_done frees */
 };
 
