@@ -78,9 +78,11 @@ static void died(struct child_process *child, int status)
 {
     child_link_drain(&child->link); /* on_gone: ENDING, unless it is so already */
     BUG_ON(child->state != CHILD_ENDING);
-    if (child->why.code == ERR_CRASHED && WIFSIGNALED(status))
+    if (child->why.text[0])
+        return; /* we ended it, and know why */
+    if (WIFSIGNALED(status))
         err_set(&child->why, ERR_CRASHED, "its process ended by signal %d", WTERMSIG(status));
-    else if (child->why.code == ERR_CRASHED)
+    else
         err_set(&child->why, ERR_CRASHED, "its process ended with exit code %d",
                 WEXITSTATUS(status));
 }

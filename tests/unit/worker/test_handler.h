@@ -208,12 +208,13 @@ static inline int test_handler_child(int argc, char **argv)
 
 /* ---- a worker's part ---- */
 
-static const char test_yaml[] = "production: {name: test}\n"
-                                "items:\n"
-                                "  - {id: First, class: Echo, concurrency: 4}\n"
-                                "  - {id: Second, class: Echo, concurrency: 1}\n"
-                                "  - {id: Refuses, class: Echo, concurrency: 2}\n"
-                                "  - {id: Dies, class: Echo, concurrency: 2}\n";
+static const char test_yaml[] =
+    "production: {name: test}\n"
+    "items:\n"
+    "  - {id: First, class: Echo, queue_type: unordered, concurrency: 4}\n"
+    "  - {id: Second, class: Echo, queue_type: unordered, concurrency: 1}\n"
+    "  - {id: Refuses, class: Echo, queue_type: unordered, concurrency: 2}\n"
+    "  - {id: Dies, class: Echo, queue_type: unordered, concurrency: 2}\n";
 
 static struct loop *loop;
 static struct executor_env env;
