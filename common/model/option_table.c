@@ -132,7 +132,7 @@ const struct option options[] = {
      .words = messaging_pattern_words, .built = BIT(PATTERN_ASYNC_RELIABLE), .environment = "MESSAGING_PATTERN",
      .description = "Whether the sender waits for the result, and whether messages wait for each other."},
     {SCOPE_ITEM, OPTION_WORD, "execution_mode", AT(item, execution_mode), .fallback = "async",
-     .words = execution_mode_words, .built = BIT(MODE_ASYNC) | BIT(MODE_MULTI_PROCESS) | BIT(MODE_THREAD_POOL), .environment = "EXECUTION_MODE",
+     .words = execution_mode_words, .environment = "EXECUTION_MODE",
      .description = "Where a worker runs the handler: on its event loop, in child processes or in threads."},
     {SCOPE_ITEM, OPTION_INT, "concurrency", AT(item, concurrency), .fallback = "8", .min = 1, .max = 4096,
      .environment = "CONCURRENCY", .description = "Messages that one worker handles at once."},

@@ -381,11 +381,13 @@ START_TEST(environment_gives_item_defaults)
     production_free(production);
 
     setenv("EXECUTION_MODE", "multi_process", 1);
-    ck_assert_ptr_null(expect("items:\n"
-                              "  - {id: A, class: Echo}\n"
-                              "  - {id: B, class: Echo, execution_mode: async}\n",
-                              "2: execution_mode multi_process (from EXECUTION_MODE) is not yet "
-                              "supported; set execution_mode: async\n"));
+    production = expect("items:\n"
+                        "  - {id: A, class: Echo}\n"
+                        "  - {id: B, class: Echo, execution_mode: thread_pool}\n",
+                        "");
+    ck_assert_uint_eq(find(production, "A")->execution_mode, MODE_MULTI_PROCESS);
+    ck_assert_uint_eq(find(production, "B")->execution_mode, MODE_THREAD_POOL);
+    production_free(production);
     setenv("EXECUTION_MODE", "asink", 1);
     setenv("CONCURRENCY", "0", 1);
     ck_assert_ptr_null(
