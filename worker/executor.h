@@ -6,7 +6,7 @@
  *
  * The worker's main process alone claims, settles and renews, whatever the mode. An executor gets no more jobs at once than the item's
  * `concurrency` (async: as many as the lane starts). Called from the loop's thread; `job->ended` is called there too, inside
- * executor_start only for the mode async. */
+ * start only for the mode async. Every job that was started ends, by itself or by `free`. */
 #ifndef HIE_EXECUTOR_H
 #define HIE_EXECUTOR_H
 
@@ -15,32 +15,43 @@
 struct health;
 struct metrics;
 
-/* Of the worker. */
+/* Of the worker. The production outlives the executors that were made with it. */
 struct executor_env {
     struct handler_env handler;
     const struct production *production;
     struct health *health;
     struct metrics *metrics;
+    const int *exit_code; /* what the program ends with: see `free`; NULL: 0 */
 };
 
 struct executor {
     const struct executor_ops *ops;
+    bool
+        paused; /* it cannot run anything now, and looks after that itself: nothing should be claimed for it */
 };
 
 struct executor_ops {
     /* job->ended follows. */
     void (*start)(struct executor *, struct job *job);
-    /* Asks a job that runs to give up: it ends with ERR_CANCELLED, or, where that comes first, with its own end. False: it
-     * cannot be cancelled, its late end counts. */
+    /* Asks a job to give up: it ends with ERR_CANCELLED, maybe inside this call, or with its own end, whichever comes first. How long
+     * that may take is the mode's: async and thread_pool wait for the handler, whose thread may be blocked; a child process that
+     * does not give up within a second is ended. False: its handler cannot be asked, its late end counts. */
     bool (*cancel)(struct executor *, struct job *job);
-    /* Jobs that run end with ERR_CANCELLED first. */
+    /* Jobs that have not ended end with ERR_CANCELLED first. A thread that is blocked in its handler cannot be ended, and what it works
+     * on must not be freed under it: if there still is one after two seconds the whole program ends here, with
+     * env->exit_code. So free an executor with such jobs at the end of the program only. */
     void (*free)(struct executor *);
 };
 
 /* NULL with ERR_CONFIG or ERR_IO. */
 struct executor *executor_new(const struct executor_env *env, const struct item *item,
                               struct err *err);
+/* The modes; executor_new takes the item's class. */
 struct executor *executor_loop_new(const struct executor_env *env, const struct item *item,
-                                   struct err *err);
+                                   const struct handler_class *handler, struct err *err);
+struct executor *executor_threads_new(const struct executor_env *env, const struct item *item,
+                                      const struct handler_class *handler, struct err *err);
+/* The children find the class themselves (child_main.h). Never NULL. */
+struct executor *executor_processes_new(const struct executor_env *env, const struct item *item);
 
 #endif

@@ -43,11 +43,11 @@ static const struct executor_ops ops = {
     .start = start, .cancel = cancel, .free = executor_loop_free};
 
 struct executor *executor_loop_new(const struct executor_env *env, const struct item *item,
-                                   struct err *err)
+                                   const struct handler_class *handler, struct err *err)
 {
     struct executor_loop *loop = mem_alloc(sizeof(*loop));
     loop->base.ops = &ops;
-    loop->handler = handler_classes[item->class->id];
+    loop->handler = handler;
     if (loop->handler->open && loop->handler->open(&env->handler, item, &loop->state, err)) {
         free(loop);
         return NULL;

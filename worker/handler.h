@@ -1,5 +1,6 @@
 /* The one interface between a handler class and the worker. A class sees a message, its item's settings and the
- * functions below; it knows nothing of Redis or PostgreSQL.
+ * functions below; it knows nothing of Redis or PostgreSQL, nor where it runs: on the worker's loop with many jobs at once, or one
+ * at a time in a thread or child process, with a loop and a state of its own. So it shares nothing between its states.
  *
  *   start ──▶ [job_send …] ──▶ exactly one of job_done, job_fail — inside start or any time later
  *     └── cancel (timeout, drain): give up what is under way; the job then ends with job_fail(ERR_CANCELLED)
@@ -31,7 +32,7 @@ struct handler_class {
     /* It ends every job inside start and never waits: the worker then claims by the batch instead of by free slots.
      * Decided by the item's settings; NULL: never. */
     bool (*immediate)(const struct item *item);
-    /* Makes the item's state once a process. 0, or -1 with ERR_CONFIG or ERR_IO. May be NULL. */
+    /* Makes the item's state, once a process or thread that runs its jobs. 0, or -1 with ERR_CONFIG or ERR_IO. May be NULL. */
     int (*open)(const struct handler_env *env, const struct item *item, void **ret_state,
                 struct err *err);
     void (*close)(void *state);
@@ -42,12 +43,15 @@ struct handler_class {
 
 /* Every class, by enum item_class_id. */
 extern const struct handler_class *const handler_classes[CLASS_COUNT];
+const struct handler_class *handler_class_of(const struct item *item);
 
 /* ---- what a handler may ask of its job; slices stay valid until the job ends ---- */
 struct body job_body(const struct job *job);
 struct slice job_content_type(const struct job *job);
 /* Ids of the items that the message went through on its way here, separated by commas; this item's is not among them. */
 struct slice job_chain(const struct job *job);
+/* The same with this item's id behind it. Too long a chain is cut from its old end: what is near counts. Returns its length. */
+size_t job_longer_chain(const struct job *job, char ret[static META_CHAIN_MAX]);
 struct uuid job_id(const struct job *job);
 const struct item *job_item(const struct job *job);
 int job_attempt(const struct job *job); /* from 1 */

@@ -15,7 +15,9 @@ void job_clear(struct job *job)
 {
     arena_done(&job->arena);
     free(job->sent);
+    free(job->brought);
     job->sent = NULL;
+    job->brought = NULL;
     job->sent_count = job->sent_capacity = 0;
 }
 
@@ -40,6 +42,25 @@ struct slice job_content_type(const struct job *job)
 struct slice job_chain(const struct job *job)
 {
     return job->chain;
+}
+
+size_t job_longer_chain(const struct job *job, char ret[static META_CHAIN_MAX])
+{
+    struct slice chain = job->chain;
+    size_t own = strlen(job->item->id);
+    while (chain.len && chain.len + 1 + own > META_CHAIN_MAX) {
+        const char *comma = memchr(chain.ptr, ',', chain.len);
+        size_t cut = comma ? (size_t)(comma - chain.ptr) + 1 : chain.len;
+        chain = slice_of(chain.ptr + cut, chain.len - cut);
+    }
+    size_t len = 0;
+    if (chain.len) {
+        memcpy(ret, chain.ptr, chain.len);
+        ret[chain.len] = ',';
+        len = chain.len + 1;
+    }
+    memcpy(ret + len, job->item->id, own);
+    return len + own;
 }
 
 struct uuid job_id(const struct job *job)
@@ -79,30 +100,30 @@ static struct slice keep(struct job *job, struct slice bytes)
     return own ? bytes : arena_copy(&job->arena, bytes);
 }
 
-void job_send(struct job *job, const struct item *target, struct slice content_type,
-              struct body body)
+void job_add_sent(struct job *job, const struct item *target, struct slice content_type,
+                  struct body body)
 {
-    BUG_ON(!job->running);
     if (job->sent_count == job->sent_capacity) {
         job->sent_capacity = job->sent_capacity ? job->sent_capacity * 2 : 2;
         job->sent = mem_resize(job->sent, job->sent_capacity, sizeof(*job->sent));
     }
-    struct slice kept = keep(job, body_slice(body));
-    job->sent[job->sent_count++] = (struct job_sent){.target = target,
-                                                     .content_type = keep(job, content_type),
-                                                     .body = body_of(kept.ptr, kept.len)};
+    job->sent[job->sent_count++] =
+        (struct job_sent){.target = target, .content_type = content_type, .body = body};
 }
 
-void job_take_reply(struct job *job, struct slice content_type, struct slice reply)
+void job_send(struct job *job, const struct item *target, struct slice content_type,
+              struct body body)
 {
-    job->reply = keep(job, reply);
-    job->reply_content_type = keep(job, content_type);
+    BUG_ON(!job->running);
+    struct slice kept = keep(job, body_slice(body));
+    job_add_sent(job, target, keep(job, content_type), body_of(kept.ptr, kept.len));
 }
 
 void job_done(struct job *job, struct slice content_type, struct slice reply)
 {
     BUG_ON(!job->running);
-    job_take_reply(job, content_type, reply);
+    job->reply = keep(job, reply);
+    job->reply_content_type = keep(job, content_type);
     job->running = false;
     job->ended(job, NULL);
 }

@@ -6,6 +6,8 @@
 #include "base/arena.h"
 #include "handler.h"
 
+#include <sys/queue.h>
+
 struct job_sent {
     const struct item *target;
     struct slice content_type;
@@ -23,22 +25,26 @@ struct job {
     /* In the thread that runs the handler. error NULL: it ended well. The job is the owner's again. */
     void (*ended)(struct job *job, const struct err *error);
 
-    void *data; /* the handler's */
-    void *ride; /* the executor's */
+    void *data;               /* the handler's */
+    void *ride;               /* the executor's: what runs it */
+    TAILQ_ENTRY(job) waiting; /* the executor's: for something that runs it */
     bool running;
     /* what was made of it */
     struct job_sent *sent;
     size_t sent_count, sent_capacity;
     struct slice reply, reply_content_type; /* the reply may be the job's own body */
     struct arena arena;                     /* of copies */
+    char *brought; /* owned: bytes from a child process that the above point into */
 };
+TAILQ_HEAD(job_list, job);
 
 void job_init(struct job *job);
 /* Frees what was made of it. */
 void job_clear(struct job *job);
 /* Forgets what was made of it, for the next attempt. */
 void job_reset(struct job *job);
-/* For those who bring results from elsewhere: takes the bytes into the job. */
-void job_take_reply(struct job *job, struct slice content_type, struct slice reply);
+/* Adds to `sent`, copies nothing. */
+void job_add_sent(struct job *job, const struct item *target, struct slice content_type,
+                  struct body body);
 
 #endif

@@ -29,6 +29,8 @@ static const struct state_table states = {"lane", state_words, state_moves, STAT
 
 static size_t room(const struct lane *lane)
 {
+    if (lane->executor && lane->executor->paused)
+        return 0; /* the sweep looks again */
     size_t held_room = lane->held < HELD_MAX ? HELD_MAX - lane->held : 0;
     size_t slots = QUEUE_BATCH_MAX;
     if (!lane->immediate) {
@@ -277,7 +279,7 @@ void lane_init(struct lane *lane, struct worker *worker, const struct item *item
 {
     *lane = (struct lane){.worker = worker, .item = item, .runs = runs};
     lane->name = queue_name_of(item, 0);
-    const struct handler_class *handler = handler_classes[item->class->id];
+    const struct handler_class *handler = handler_class_of(item);
     lane->immediate =
         item->execution_mode == MODE_ASYNC && handler->immediate && handler->immediate(item);
     TAILQ_INIT(&lane->claims);

@@ -1,5 +1,6 @@
 /* hie-worker: one worker container's process. */
 #include "base/log.h"
+#include "child_main.h"
 #include "ops/program.h"
 #include "worker.h"
 
@@ -26,6 +27,8 @@ static const char usage[] =
 
 int main(int argc, char **argv)
 {
+    if (child_is_wanted(argc, argv))
+        return child_main(handler_class_of);
     struct program program;
     int code = program_start(argc, argv, "hie-worker", usage, "items", &program);
     if (code >= 0)

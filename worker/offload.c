@@ -1,7 +1,8 @@
 /* The threads behind offload.h: one queue in, one list of finished work out, an eventfd that wakes
  * the loop. It waits for nothing but the work itself: a call that hangs in the kernel keeps its
- * thread, others go on. It fails only where the process cannot go on: no thread or no descriptor at
- * the start is a bug of the set-up. */
+ * thread, others go on. Threads start with the first work; where there are none, because the user wants
+ * none or the system has none, work runs where it is submitted. No descriptor at the start is a bug
+ * of the set-up. */
 #include "offload.h"
 
 #include "base/bug.h"
@@ -24,7 +25,8 @@ struct offload {
     struct loop_watch watch;
     int wake_fd; /* an eventfd: counts finished work the loop has not heard of */
     pthread_t *threads;
-    unsigned thread_count;
+    unsigned threads_wanted, thread_count;
+    bool begun; /* threads were started, or tried */
 
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t work_came, work_ended;
@@ -129,24 +131,24 @@ static void on_finished(void *arg)
 }
 
 /* Threads take no signals: those belong to the loop. */
-static void start_threads(struct offload *offload, unsigned threads)
+static void start_threads(struct offload *offload)
 {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    for (unsigned i = 0; i < threads; i++) {
+    for (unsigned i = 0; i < offload->threads_wanted; i++) {
         if (pthread_create(&offload->threads[i], NULL, thread_main, offload) != 0)
             break;
         pthread_setname_np(offload->threads[i], "hie-offload");
         offload->thread_count++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    BUG_ON(offload->thread_count == 0);
+    offload->begun = true;
 }
 
 struct offload *offload_new(struct loop *loop, unsigned threads)
 {
-    BUG_ON(threads == 0 || threads > THREADS_MAX);
+    BUG_ON(threads > THREADS_MAX);
     struct offload *offload = mem_alloc(sizeof(*offload));
     list_init(&offload->queued);
     list_init(&offload->finished);
@@ -157,7 +159,7 @@ struct offload *offload_new(struct loop *loop, unsigned threads)
     BUG_ON(offload->wake_fd < 0);
     loop_watch_init(&offload->watch, loop, offload->wake_fd, on_finished, offload);
     offload->threads = mem_array(threads, sizeof(*offload->threads));
-    start_threads(offload, threads);
+    offload->threads_wanted = threads;
     return offload;
 }
 
@@ -187,12 +189,25 @@ struct offload *offload_free(struct offload *offload)
     return NULL;
 }
 
+static void run_here(struct offload *offload, struct offload_work *work)
+{
+    work->run(work);
+    list_push(&offload->finished, work);
+    wake_loop(offload);
+}
+
 void offload_submit(struct offload *offload, struct offload_work *work)
 {
+    if (offload->stopping)
+        return; /* nothing begins any more: dropped as the queued work was */
+    if (!offload->begun)
+        start_threads(offload);
+    if (offload->thread_count == 0) {
+        run_here(offload, work);
+        return;
+    }
     pthread_mutex_lock(&offload->lock);
-    /* While it stops nothing begins any more: dropped as the queued work was. */
-    if (!offload->stopping)
-        list_push(&offload->queued, work);
+    list_push(&offload->queued, work);
     pthread_cond_signal(&offload->work_came);
     pthread_mutex_unlock(&offload->lock);
 }

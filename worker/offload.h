@@ -18,6 +18,7 @@ struct offload_work {
     struct offload_work *next;
 };
 
+/* The threads start with the first work. 0: it runs inside offload_submit, for a loop that may block. */
 struct offload *offload_new(struct loop *loop, unsigned threads);
 /* Waits for work that runs and calls its completion; work not begun is dropped without its
  * completion. Not to be called from inside a completion. */

@@ -347,6 +347,7 @@ int worker_init(struct worker *worker, const struct production *production, cons
         .production = production,
         .health = worker->health,
         .metrics = worker->metrics,
+        .exit_code = &worker->exit_code,
     };
     loop_timer_init(&worker->heartbeat, worker->loop, beat, worker);
     loop_timer_init(&worker->drain_timer, worker->loop, on_drain_tick, worker);

@@ -29,6 +29,7 @@ enum error_class {
     X(ERR_IO, "io", ERROR_RETRY)               /* file system, disk full */                        \
     X(ERR_RECEIVER, "receiver", ERROR_RETRY)   /* the receiver answered: later */                  \
     X(ERR_CANCELLED, "cancelled", ERROR_RETRY) /* given up on our side */                          \
+    X(ERR_CRASHED, "crashed", ERROR_RETRY)     /* the process that handled it died */              \
     X(ERR_CONFIG, "config", ERROR_FATAL)                                                           \
     X(ERR_AUTH, "auth", ERROR_FATAL)     /* wrong password, no such database */                    \
     X(ERR_SCHEMA, "schema", ERROR_FATAL) /* unusable database schema */

@@ -147,6 +147,14 @@ void loop_watch_init(struct loop_watch *watch, struct loop *loop, int fd, void (
     event_add(watch->event, NULL);
 }
 
+void loop_watch_writable(struct loop_watch *watch, struct loop *loop, int fd, void (*fire)(void *),
+                         void *arg)
+{
+    *watch = (struct loop_watch){.fire = fire, .arg = arg};
+    watch->event = new_event(loop, fd, EV_WRITE | EV_PERSIST, on_watch, watch);
+    event_add(watch->event, NULL);
+}
+
 void loop_watch_signal(struct loop_watch *watch, struct loop *loop, int signal,
                        void (*fire)(void *), void *arg)
 {

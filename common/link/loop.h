@@ -48,6 +48,9 @@ struct loop_watch {
 };
 void loop_watch_init(struct loop_watch *watch, struct loop *loop, int fd, void (*fire)(void *),
                      void *arg);
+/* The same for one that can be written to. */
+void loop_watch_writable(struct loop_watch *watch, struct loop *loop, int fd, void (*fire)(void *),
+                         void *arg);
 void loop_watch_done(struct loop_watch *watch);
 
 /* Calls back in the loop, not in signal context. */

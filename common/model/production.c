@@ -214,6 +214,7 @@ struct production *production_parse(struct slice yaml, struct diagnostics *ret_d
     if (root)
         file_read(reader, root);
     diagnostics_sort(ret_diagnostics);
+    production->text = arena_copy(&production->arena, yaml);
 
     free(reader);
     arena_done(&scratch);

@@ -11,7 +11,7 @@
 #include <sys/queue.h>
 
 enum {
-    NAME_MAX_LEN = 64,
+    NAME_MAX_LEN = 96, /* an item's id and a word */
     REASON_MAX_LEN = 240,
     METRICS_MAX =
         256 << 20, /* bytes of /metrics: some ten thousand items with all their histograms */

@@ -26,6 +26,17 @@ static bool setup_log(const char *name)
     return true;
 }
 
+bool program_set_up(const char *name)
+{
+    if (!setup_log(name))
+        return false;
+    signal(SIGPIPE, SIG_IGN);
+    /* Large bodies come from mmap and go back to the system; glibc would raise the threshold after the first one. */
+    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+    return true;
+}
+
 static int bad_usage(const char *name, const char *why)
 {
     fprintf(stderr, "%s: %s\nTry %s --help.\n", name, why, name);
@@ -83,12 +94,8 @@ int program_start(int argc, char **argv, const char *name, const char *usage, co
         return bad_usage(name, "there are no arguments besides options");
     if (!program.config)
         return bad_usage(name, "--config FILE is missing");
-    if (!setup_log(name))
+    if (!program_set_up(name))
         return PROGRAM_EXIT_USAGE;
-    signal(SIGPIPE, SIG_IGN);
-    /* Large bodies come from mmap and go back to the system; glibc would raise the threshold after the first one. */
-    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
-    mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
     int code = load(name, check, &program);
     if (code < 0)
         *ret_program = program;

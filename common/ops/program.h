@@ -21,5 +21,8 @@ struct program {
 int program_start(int argc, char **argv, const char *name, const char *usage, const char *extra,
                   struct program *ret_program);
 void program_done(struct program *program);
+/* A part of program_start, for a child process: the log by its variables, SIGPIPE, how memory is given back. False with a line on
+ * standard error for an unknown word. */
+bool program_set_up(const char *name);
 
 #endif

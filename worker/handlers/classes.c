@@ -7,3 +7,8 @@ const struct handler_class *const handler_classes[CLASS_COUNT] = {
     [CLASS_FILE_WRITER] = &file_writer_class,
     [CLASS_ECHO] = &echo_class,
 };
+
+const struct handler_class *handler_class_of(const struct item *item)
+{
+    return handler_classes[item->class->id];
+}

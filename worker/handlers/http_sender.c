@@ -16,15 +16,17 @@
 enum {
     ANSWER_MAX = 1024 * 1024, /* bytes of the receiver's answer that are kept */
     CONTENT_TYPE_MAX = 200,
-    OWN_HEADERS = 3,
+    OWN_HEADERS = 4,
 };
+
+#define CHAIN_HEADER "X-Call-Chain: "
 
 struct http_sender {
     struct http_client *http;
     const struct http_sender_settings *settings;
     size_t header_count; /* of the settings */
-    bool has_content_type, has_key,
-        has_correlation_id; /* set by the settings: then those are sent */
+    /* set by the settings: then those are sent */
+    bool has_content_type, has_key, has_correlation_id, has_chain;
     TAILQ_HEAD(, send_call) calls;
 };
 
@@ -36,6 +38,7 @@ struct send_call {
     char content_type[sizeof("Content-Type: ") + CONTENT_TYPE_MAX];
     char key[sizeof("Idempotency-Key: ") + UUID_TEXT_LEN];
     char correlation_id[sizeof("X-Correlation-ID: ") + UUID_TEXT_LEN];
+    char chain[sizeof(CHAIN_HEADER) + META_CHAIN_MAX];
     const char *headers[]; /* NULL-terminated */
 };
 
@@ -58,6 +61,7 @@ static int sender_open(const struct handler_env *env, const struct item *item, v
         sender->has_content_type |= header_is(*line, "Content-Type");
         sender->has_key |= header_is(*line, "Idempotency-Key");
         sender->has_correlation_id |= header_is(*line, "X-Correlation-ID");
+        sender->has_chain |= header_is(*line, "X-Call-Chain");
     }
     *ret_state = sender;
     return 0;
@@ -71,6 +75,20 @@ static bool is_header_text(struct slice text)
             return false;
     }
     return text.len > 0 && text.len <= CONTENT_TYPE_MAX;
+}
+
+/* The items that the message went through, this one included, so that a receiver which is a fleet knows a call that comes back to
+ * itself. A chain that a producer made up may hold anything: then it begins here. */
+static void put_chain(struct send_call *call, const struct job *job)
+{
+    static const char letters[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-,";
+    char *text = call->chain + sizeof(CHAIN_HEADER) - 1;
+    memcpy(call->chain, CHAIN_HEADER, sizeof(CHAIN_HEADER));
+    size_t len = job_longer_chain(job, text);
+    text[len] = '\0';
+    if (strspn(text, letters) != len)
+        snprintf(text, META_CHAIN_MAX, "%s", job_item(job)->id);
 }
 
 static struct send_call *new_call(struct http_sender *sender, struct job *job)
@@ -97,6 +115,9 @@ static struct send_call *new_call(struct http_sender *sender, struct job *job)
         call->headers[n++] = call->key;
     if (!sender->has_correlation_id)
         call->headers[n++] = call->correlation_id;
+    put_chain(call, job);
+    if (!sender->has_chain)
+        call->headers[n++] = call->chain;
     TAILQ_INSERT_TAIL(&sender->calls, call, entry);
     job_set_data(job, call);
     return call;

@@ -10,12 +10,14 @@
 #include "handler.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { FAKE_SENDS_MAX = 16, FAKE_WAIT_MS = 20000 };
 
 struct job {
     char *body, *content_type; /* owned; NULL once the job has ended */
+    const char *chain;         /* NULL: none */
     size_t body_len;
     struct uuid id;
     const struct item *item;
@@ -93,6 +95,20 @@ struct slice job_content_type(const struct job *job)
 {
     ck_assert_int_eq(job->ends, 0);
     return slice_text(job->content_type);
+}
+
+struct slice job_chain(const struct job *job)
+{
+    return slice_text(job->chain);
+}
+
+/* Short chains only: how long ones are cut is shown with the real job. */
+size_t job_longer_chain(const struct job *job, char ret[static META_CHAIN_MAX])
+{
+    int len = snprintf(ret, META_CHAIN_MAX, "%s%s%s", job->chain ? job->chain : "",
+                       job->chain ? "," : "", job->item->id);
+    ck_assert_int_lt(len, (int)META_CHAIN_MAX);
+    return (size_t)len;
 }
 
 struct uuid job_id(const struct job *job)

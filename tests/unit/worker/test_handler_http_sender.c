@@ -213,7 +213,37 @@ START_TEST(sends_the_body_and_replies_the_answer)
     ck_assert(received(line));
     snprintf(line, sizeof(line), "\r\nX-Correlation-ID: %s\r\n", id);
     ck_assert(received(line));
+    ck_assert(received("\r\nX-Call-Chain: Sender\r\n"));
     fake_job_free(job);
+}
+END_TEST
+
+/* What is sent as the chain of a message that came along `chain`. */
+static bool sends_chain(const char *chain, const char *line)
+{
+    receiver_start("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    struct job *job = fake_job_new(&item, SLICE_LITERAL("body"));
+    job->chain = chain;
+    start(job);
+    fake_job_wait(loop, job);
+    receiver_stop();
+    ck_assert(job->good);
+    fake_job_free(job);
+    return received(line);
+}
+
+START_TEST(the_call_chain_grows_and_smuggles_nothing_in)
+{
+    ck_assert(sends_chain("In,Router_1.b-c", "\r\nX-Call-Chain: In,Router_1.b-c,Sender\r\n"));
+    ck_assert(sends_chain("In\r\nX-Evil: 1", "\r\nX-Call-Chain: Sender\r\n"));
+    ck_assert(!received("X-Evil"));
+    ck_assert(sends_chain("a b", "\r\nX-Call-Chain: Sender\r\n"));
+    char own[] = "x-call-chain: mine";
+    headers[0] = own;
+    http_sender_class.close(state);
+    state = NULL;
+    ck_assert(sends_chain("In", "\r\nx-call-chain: mine\r\n"));
+    ck_assert(!received("In,Sender"));
 }
 END_TEST
 
@@ -433,6 +463,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, sends_the_body_and_replies_the_answer);
+    tcase_add_test(tests, the_call_chain_grows_and_smuggles_nothing_in);
     tcase_add_test(tests, put_with_configured_headers);
     tcase_add_test(tests, a_content_type_smuggles_nothing_in);
     tcase_add_test(tests, empty_and_large_bodies);
