@@ -99,7 +99,7 @@ static int find_item(const struct wire_frame *frame, struct err *err)
     struct diagnostics diagnostics;
     if (wire_get_start(frame, &id, &yaml))
         return err_set(err, ERR_INVALID, "its worker sent what cannot be read");
-    child.production = production_parse(yaml, &diagnostics);
+    child.production = production_parse_published(yaml, &diagnostics);
     diagnostics_done(&diagnostics);
     if (!child.production)
         return err_set(err, ERR_CONFIG, "the production is not valid in a child process");

@@ -117,7 +117,8 @@ struct production {
     struct item *items;
     size_t item_count;
     int64_t version; /* as published for the fleet; 0: not published. Set by who applies it */
-    char hash[PRODUCTION_HASH_SIZE]; /* of the text it was parsed from */
+    struct slice text;               /* what it was parsed from, for child processes */
+    char hash[PRODUCTION_HASH_SIZE]; /* of it */
     struct item_entry *by_id;        /* for production_find */
     struct arena arena; /* owns all of the above, but for what item_settings_done frees */
     unsigned references; /* beside the first owner's */
