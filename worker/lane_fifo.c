@@ -295,14 +295,15 @@ void lane_part_settle(struct lane_part *part)
     if (part->lost) {
         free_part(part);
     } else if (part->leaving) {
-        struct store_owned owned = {.item = part->lane->item->id,
-                                    .pattern = part->lane->name.pattern,
-                                    .partition = part->number,
-                                    .token = part->token};
+        part->given_up = (struct store_owned){.item = part->lane->item->id,
+                                              .pattern = part->lane->name.pattern,
+                                              .partition = part->number,
+                                              .token = part->token};
         part->disowning = true;
         leave_queue(part);
         if (worker->store_up && !worker->stopped)
-            worker->store->ops->disown(worker->store, worker->id, &owned, 1, on_disowned, part);
+            worker->store->ops->disown(worker->store, worker->id, &part->given_up, 1, on_disowned,
+                                       part);
         else
             on_disowned(part, &(const struct err){.code = ERR_UNAVAILABLE});
     }
