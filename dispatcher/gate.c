@@ -8,6 +8,8 @@
 #include <stdlib.h>
 
 #define SLOTS_TTL_MS 10000
+#define SLOTS_SLOW_MS 50 /* an answer that takes longer is not waited for */
+#define SLOW_TICK_MS 10
 #define BLOCK_SHARE 64 /* a block is this part of queue_size … */
 #define BLOCK_MAX 1024
 #define ROOM_SHARE 8 /* … and at most this part of what is free */
@@ -85,17 +87,15 @@ static enum gate_verdict admit_while_away(struct gate_item *gated, const struct 
         return GATE_AWAY;
     if (now >= gated->item->queue_size)
         return GATE_FULL;
+    gated->unslotted++;
     admit(gated);
     return GATE_ADMITTED;
 }
 
-/* Takes the first waiter out. */
-static struct gate_waiter *take_waiter(struct gate_item *gated)
+static void remove_waiter(struct gate_item *gated, struct gate_waiter *waiter)
 {
-    struct gate_waiter *waiter = TAILQ_FIRST(&gated->waiting);
     TAILQ_REMOVE(&gated->waiting, waiter, link);
     gated->waiting_count--;
-    return waiter;
 }
 
 static void tell(struct gate_waiters *waiters, enum gate_verdict verdict)
@@ -107,16 +107,27 @@ static void tell(struct gate_waiters *waiters, enum gate_verdict verdict)
     }
 }
 
+/* Its call hangs: who can go by the database does. */
+static bool is_slow(const struct gate_item *gated)
+{
+    return gated->asking && clock_mono_us() - gated->asked_us >= SLOTS_SLOW_MS * 1000;
+}
+
+enum slots_answer { SLOTS_TOLD, SLOTS_FAILED, SLOTS_SLOW };
+
 /* The decisions first, for all; then they are told, the admitted ones before any that calls back into the fronts. */
-static void decide(struct gate_item *gated, bool away)
+static void decide(struct gate_item *gated, enum slots_answer answer)
 {
     struct gate_waiters by_verdict[GATE_AWAY + 1];
     for (unsigned i = 0; i <= GATE_AWAY; i++)
         TAILQ_INIT(&by_verdict[i]);
-    struct gate_waiter *waiter;
-    while ((waiter = TAILQ_FIRST(&gated->waiting))) {
+    struct gate_waiter *waiter, *next;
+    for (waiter = TAILQ_FIRST(&gated->waiting); waiter; waiter = next) {
+        next = TAILQ_NEXT(waiter, link);
         enum gate_verdict verdict = GATE_FULL;
-        if (away) {
+        if (answer == SLOTS_SLOW && waiter->queue_only)
+            continue; /* it has no other way than to wait */
+        if (answer != SLOTS_TOLD) {
             verdict = admit_while_away(gated, waiter);
         } else if (gated->free > 0) {
             gated->free--;
@@ -125,7 +136,7 @@ static void decide(struct gate_item *gated, bool away)
         } else if (!waiter->asked) {
             break; /* they came after the call was made, and all behind them */
         }
-        take_waiter(gated);
+        remove_waiter(gated, waiter);
         TAILQ_INSERT_TAIL(&by_verdict[verdict], waiter, link);
     }
     tell(&by_verdict[GATE_ADMITTED], GATE_ADMITTED);
@@ -156,7 +167,7 @@ static void on_slots(void *arg, const struct err *err, int64_t granted, int64_t 
     struct gate_item *gated = arg;
     gated->asking = false;
     if (err->code == ERR_NONE) {
-        gated->free += granted;
+        gated->free += granted > gated->unslotted ? granted - gated->unslotted : 0;
         gated->recorded = gated->reported + granted;
         gated->depth = depth;
         if (gated->settling)
@@ -164,7 +175,7 @@ static void on_slots(void *arg, const struct err *err, int64_t granted, int64_t 
     } else {
         gated->recorded = -1;
     }
-    decide(gated, err->code != ERR_NONE);
+    decide(gated, err->code == ERR_NONE ? SLOTS_TOLD : SLOTS_FAILED);
     if (gated->waiting_count)
         ask(gated, 0);
     else if (err->code == ERR_NONE)
@@ -191,6 +202,7 @@ static void ask(struct gate_item *gated, int64_t want)
     gated->asking = true;
     gated->asked_us = clock_mono_us();
     gated->reported = held(gated);
+    gated->unslotted = 0;
     gate->queue->ops->slots(gate->queue, queue_name_of(item, 0), (unsigned)item->partitions,
                             gate->holder, limit > 0 ? limit : 0, gated->reported, want,
                             SLOTS_TTL_MS, on_slots, gated);
@@ -209,20 +221,36 @@ enum gate_verdict gate_admit(struct gate *gate, const struct item *item, struct 
             ask(gated, block);
         return GATE_ADMITTED;
     }
+    if (!gated->waiting_count && !waiter->queue_only && is_slow(gated))
+        return admit_while_away(gated, waiter);
     if (gated->waiting_count == GATE_WAITING_MAX)
         return GATE_FULL;
     waiter->asked = false;
     TAILQ_INSERT_TAIL(&gated->waiting, waiter, link);
     gated->waiting_count++;
+    if (!loop_timer_pending(&gate->impatience))
+        loop_timer_set(&gate->impatience, SLOTS_SLOW_MS);
     ask(gated, block_of(gated));
     return GATE_WAITS;
 }
 
 void gate_leave(struct gate *gate, const struct item *item, struct gate_waiter *waiter)
 {
-    struct gate_item *gated = gated_of(gate, item);
-    TAILQ_REMOVE(&gated->waiting, waiter, link);
-    gated->waiting_count--;
+    remove_waiter(gated_of(gate, item), waiter);
+}
+
+static void on_impatience(void *arg)
+{
+    struct gate *gate = arg;
+    bool waits = false;
+    for (size_t i = 0; i < gate->production->item_count; i++) {
+        struct gate_item *gated = &gate->items[i];
+        if (gated->waiting_count && is_slow(gated))
+            decide(gated, SLOTS_SLOW);
+        waits |= gated->waiting_count > 0;
+    }
+    if (waits)
+        loop_timer_set(&gate->impatience, SLOW_TICK_MS);
 }
 
 /* ---- counting in the database ---- */
@@ -289,7 +317,7 @@ static void on_refresh(void *arg)
         bool stale = gated->recorded != held(gated), old = now - gated->asked_us >= OLD_US;
         if ((stale && (old || is_tight(gated))) || (old && used(gated) > 0))
             ask(gated, 0);
-        wanted |= gated->unqueued > 0 || gated->nobodys > 0;
+        wanted |= gated->unqueued > 0 || gated->nobodys > 0 || is_slow(gated);
     }
     if (wanted)
         count(gate);
@@ -314,10 +342,12 @@ void gate_init(struct gate *gate, struct loop *loop, const struct production *pr
     }
     loop_timer_init(&gate->refresh, loop, on_refresh, gate);
     loop_timer_set(&gate->refresh, REFRESH_MS);
+    loop_timer_init(&gate->impatience, loop, on_impatience, gate);
 }
 
 void gate_done(struct gate *gate)
 {
+    loop_timer_done(&gate->impatience);
     loop_timer_done(&gate->refresh);
     free(gate->items);
 }

@@ -17,7 +17,7 @@
  * After a link came back the database's count is compared with the queue: rows that are in no queue and nobody's here (Redis lost
  * them) count too, until the reconciler has brought them.
  *
- * While Redis is away: used = what the database counts + ours since it was asked. Several dispatchers may pass the limit by
+ * While Redis is away, or has not answered for SLOTS_SLOW_MS: used = what the database counts + ours since it was asked. Several dispatchers may pass the limit by
  * what they accept between two counts. Messages that only the queue would keep are refused then. */
 #ifndef HIE_GATE_H
 #define HIE_GATE_H
@@ -61,6 +61,7 @@ struct gate_item {
     int64_t unqueued_asked;        /* … when the database was asked for its count */
     int64_t nobodys;               /* durable, in no queue, reserved by nobody */
     int64_t depth;                 /* of the queue, as last heard */
+    int64_t unslotted;             /* admitted without a slot since the call under way was made */
     int64_t recorded;              /* what Redis counts for us; -1: not known */
     int64_t reported;              /* by the call under way */
     int64_t counted;               /* unfinished in the database; -1: not known */
@@ -75,6 +76,7 @@ struct gate {
     struct gate_item *items; /* by item index */
     char holder[40];         /* names this gate in Redis */
     struct loop_timer refresh;
+    struct loop_timer impatience; /* set while anybody waits */
     bool queue_up, store_up;
     bool soon;     /* the next refresh comes soon */
     bool counting; /* a question to the database is under way */

@@ -82,6 +82,8 @@ def test_it_counts_what_is_left_after_restarts(fleet):
     for _ in range(SIZE - 10):
         fleet.accept("Small", b"x")
     fleet.dispatcher.kill()
+    # The slot it may have reserved lapses after ten seconds.
+    wait_until(lambda: not fleet.redis.client.exists("hie:{Small}:slots"), "nobody's slots count")
     fleet.restart_dispatcher()
     statuses = [fleet.post("Small", b"x").status for _ in range(30)]
     assert statuses == [202] * 10 + [429] * 20

@@ -321,6 +321,24 @@ START_TEST(a_call_that_fails_is_decided_here)
 }
 END_TEST
 
+START_TEST(a_call_that_hangs_is_decided_here)
+{
+    use("Small");
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(ask(0), GATE_WAITS);
+    waiters[1].waiter.queue_only = true;
+    RUN_LOOP_UNTIL(loop, tells[GATE_ADMITTED] == 2);
+    ck_assert_uint_eq(waiters[1].told, 0); /* it can only wait */
+    ck_assert_int_eq(ask(0), GATE_WAITS);  /* behind it */
+    RUN_LOOP_UNTIL(loop, tells[GATE_ADMITTED] == 3);
+    ck_assert_int_eq(ask(0), GATE_WAITS);
+    RUN_LOOP_UNTIL(loop, tells[GATE_FULL] == 1);
+    serve(); /* it answers at last: for what was asked then */
+    ck_assert_uint_eq(waiters[1].told, 1);
+    ck_assert_int_eq(redis.slots[0] + redis.depth, 3);
+}
+END_TEST
+
 START_TEST(what_redis_lost_counts_until_it_is_brought)
 {
     use("Small");
@@ -420,6 +438,7 @@ static void add(TCase *cases)
     tcase_add_test(cases, too_many_do_not_wait);
     tcase_add_test(cases, while_redis_is_away_the_database_counts);
     tcase_add_test(cases, a_call_that_fails_is_decided_here);
+    tcase_add_test(cases, a_call_that_hangs_is_decided_here);
     tcase_add_test(cases, what_redis_lost_counts_until_it_is_brought);
     tcase_add_test(cases, what_was_left_unqueued_counts_until_it_is_brought);
     tcase_add_test(cases, others_on_their_way_are_not_taken_for_lost_ones_for_long);

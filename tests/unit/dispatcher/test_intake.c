@@ -365,15 +365,21 @@ START_TEST(a_slot_that_redis_cannot_give_is_counted_here)
 }
 END_TEST
 
-START_TEST(the_wait_for_a_slot_is_bounded)
+START_TEST(a_slow_answer_about_a_slot_is_not_waited_for)
 {
     struct err err;
-    ck_assert_int_eq(accept_body("Echo", "x", &err), 0);
-    RUN_LOOP_UNTIL(loop, answer_count == 1);
-    ck_assert_int_eq(last_code, ERR_UNAVAILABLE); /* nothing was done */
+    for (size_t i = 0; i < 4; i++)
+        ck_assert_int_eq(accept_body("Echo", "x", &err), 0);
+    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) > 0);
+    struct fake_store_call *call = take_store(FAKE_ACCEPT);
+    ck_assert_uint_eq(call->count, 3);
+    ck_assert(answers[3].told);
+    ck_assert_int_eq(last_code, ERR_QUEUE_FULL); /* by what is known here */
+    fake_store_answer(call, &away);
+    ck_assert_int_eq(accept_body("Echo", "x", &err), 0); /* at once, while the call hangs */
+    run_loop_turns(loop);
+    fake_store_answer(take_store(FAKE_ACCEPT), &away);
     ck_assert(intake_idle(&intake));
-    fake_queue_answer_slots(fake_queue_take(&queue, FAKE_SLOTS), &fake_ok, 1, 0);
-    ck_assert_uint_eq(answer_count, 1);
 }
 END_TEST
 
@@ -414,7 +420,7 @@ static void add(TCase *cases)
     tcase_add_test(cases, waits_for_a_slot_and_keeps_the_order);
     tcase_add_test(cases, a_full_queue_is_told_after_one_round_trip);
     tcase_add_test(cases, a_slot_that_redis_cannot_give_is_counted_here);
-    tcase_add_test(cases, the_wait_for_a_slot_is_bounded);
+    tcase_add_test(cases, a_slow_answer_about_a_slot_is_not_waited_for);
     tcase_add_test(cases, a_slot_that_comes_when_the_database_is_gone_is_given_back);
 }
 

@@ -146,6 +146,18 @@ START_TEST(a_redis_that_stays_away_is_told_at_ack_timeout)
 }
 END_TEST
 
+START_TEST(ack_timeout_bounds_the_wait_for_a_slot)
+{
+    struct err err;
+    ck_assert_int_eq(accept_body("Light", "x", &err), 0);
+    RUN_LOOP_UNTIL(loop, answer_count == 1);
+    ck_assert_int_eq(last_code, ERR_UNAVAILABLE); /* nothing was done */
+    ck_assert(intake_idle(&intake));
+    fake_queue_answer_slots(fake_queue_take(&queue, FAKE_SLOTS), &fake_ok, 1, 0);
+    ck_assert_uint_eq(answer_count, 1);
+}
+END_TEST
+
 START_TEST(ack_timeout_bounds_the_enqueue)
 {
     static const struct err *const late[] = {&fake_ok, &away, &lost};
@@ -230,6 +242,7 @@ static void add(TCase *cases)
     tcase_add_test(cases, a_second_unknown_outcome_is_told);
     tcase_add_test(cases, what_was_not_sent_again_may_be_sent_later);
     tcase_add_test(cases, a_redis_that_stays_away_is_told_at_ack_timeout);
+    tcase_add_test(cases, ack_timeout_bounds_the_wait_for_a_slot);
     tcase_add_test(cases, ack_timeout_bounds_the_enqueue);
     tcase_add_test(cases, an_enqueue_again_that_outlasts_ack_timeout_is_told);
     tcase_add_test(cases, large_ones_and_those_with_a_key_go_by_the_wal);
