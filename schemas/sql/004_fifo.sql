@@ -26,9 +26,10 @@ CREATE TABLE hie.partition_leases (
 );
 CREATE INDEX partition_leases_by_holder ON hie.partition_leases (holder);
 
--- The balance of each named item: what `me` may take now, and give up so that others have theirs. Everybody has between floor and
--- ceil of partitions / workers. The one above the floor is taken only from what is left when all have their floor, and given by
--- the first workers in order of name, so nothing goes to and fro.
+-- The balance of each named item: what `me` may take now, and give up so that others have theirs. Everybody ends with the lowest
+-- or the highest even share: partitions / workers rounded down or up (one more: `odd`). What is above the highest is given; the one
+-- above the lowest is taken only from what is left when all have the lowest, and given, by the first workers in order of name, only
+-- when somebody lacks his lowest. So nothing goes to and fro.
 CREATE FUNCTION hie.balance_partitions(me text, items text[], patterns smallint[], counts integer[], moment timestamptz)
 RETURNS TABLE (item text, pattern smallint, parts integer, take bigint, give bigint)
 LANGUAGE plpgsql STABLE
@@ -70,10 +71,8 @@ BEGIN
            least(s.free, greatest(s.lowest - s.mine, 0)
                  + CASE WHEN s.odd = 1 AND s.mine <= s.lowest
                          AND s.free > s.lacking_others + greatest(s.lowest - s.mine, 0) THEN 1 ELSE 0 END)::bigint,
-           CASE WHEN s.lacking <= s.free THEN 0
-                ELSE greatest(s.mine - s.lowest - s.odd, 0)
-                     + CASE WHEN s.odd = 1 AND s.mine > s.lowest
-                             AND s.rank <= s.lacking - s.free - s.excess THEN 1 ELSE 0 END END::bigint
+           (greatest(s.mine - s.lowest - s.odd, 0)
+            + CASE WHEN s.odd = 1 AND s.mine > s.lowest AND s.rank <= s.lacking - s.free - s.excess THEN 1 ELSE 0 END)::bigint
       FROM sums s WHERE s.mine IS NOT NULL;
 END $$;
 

@@ -26,6 +26,16 @@ enum fake_store_op {
     FAKE_LOW_MARK,
     FAKE_COUNTS,
     FAKE_RELEASE,
+    FAKE_EARLIER,
+    FAKE_OWN,
+    FAKE_DISOWN,
+    FAKE_DEAD_LETTERS,
+    FAKE_REDRIVE,
+    FAKE_DISMISS,
+    FAKE_PUBLISH,
+    FAKE_PRODUCTION,
+    FAKE_ATTEND,
+    FAKE_OLDER,
 };
 
 struct fake_store_call {
@@ -36,8 +46,14 @@ struct fake_store_call {
     struct store_outcome *const *outcomes;
     const struct uuid *ids;
     struct uuid id;
+    const struct store_before *parts;
+    const struct store_share *shares;
+    const struct store_owned *owned;
+    const char *name;  /* item, holder's or member's name, who published */
+    struct slice text; /* of a production */
     size_t count;
-    int64_t number; /* after_seq, new_low */
+    int64_t number; /* after_seq, new_low, ttl_ms, limit, known version, version */
+    bool only_first;
     void (*done)(void);
     void *arg;
 };
@@ -172,6 +188,98 @@ static inline void fake_maintain(struct store *store, store_done *done, void *ar
     (void)arg;
 }
 
+static inline void fake_earlier(struct store *store, const char *item,
+                                enum messaging_pattern pattern, const struct store_before *parts,
+                                size_t part_count, size_t limit, store_earlier_done *done,
+                                void *arg)
+{
+    struct fake_store_call *call =
+        fake_store_add(store, FAKE_EARLIER, part_count, FAKE_DONE(done), arg);
+    (void)pattern;
+    call->name = item;
+    call->parts = parts;
+    call->number = (int64_t)limit;
+}
+
+static inline void fake_own(struct store *store, const char *worker,
+                            const struct store_share *shares, size_t count, int64_t ttl_ms,
+                            store_owned_done *done, void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_OWN, count, FAKE_DONE(done), arg);
+    call->name = worker;
+    call->shares = shares;
+    call->number = ttl_ms;
+}
+
+static inline void fake_disown(struct store *store, const char *worker,
+                               const struct store_owned *owned, size_t count, store_done *done,
+                               void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_DISOWN, count, FAKE_DONE(done), arg);
+    call->name = worker;
+    call->owned = owned;
+}
+
+static inline void fake_dead_letters(struct store *store, const char *item, struct uuid before,
+                                     size_t limit, store_dead_letters_done *done, void *arg)
+{
+    struct fake_store_call *call =
+        fake_store_add(store, FAKE_DEAD_LETTERS, limit, FAKE_DONE(done), arg);
+    call->name = item;
+    call->id = before;
+}
+
+static inline void fake_redrive(struct store *store, const char *item, const struct uuid *ids,
+                                size_t count, store_ids_done *done, void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_REDRIVE, count, FAKE_DONE(done), arg);
+    call->name = item;
+    call->ids = ids;
+}
+
+static inline void fake_dismiss(struct store *store, const char *item, const struct uuid *ids,
+                                size_t count, store_ids_done *done, void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_DISMISS, count, FAKE_DONE(done), arg);
+    call->name = item;
+    call->ids = ids;
+}
+
+static inline void fake_publish(struct store *store, struct slice text, struct slice hash,
+                                const char *by, bool only_first, store_production_done *done,
+                                void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_PUBLISH, 1, FAKE_DONE(done), arg);
+    (void)hash;
+    call->name = by;
+    call->text = text;
+    call->only_first = only_first;
+}
+
+static inline void fake_production(struct store *store, int64_t known, store_production_done *done,
+                                   void *arg)
+{
+    fake_store_add(store, FAKE_PRODUCTION, 1, FAKE_DONE(done), arg)->number = known;
+}
+
+static inline void fake_attend(struct store *store, const char *id, const char *kind,
+                               int64_t version, int64_t ttl_ms, store_attended *done, void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_ATTEND, 1, FAKE_DONE(done), arg);
+    (void)kind;
+    (void)ttl_ms;
+    call->name = id;
+    call->number = version;
+}
+
+static inline void fake_older(struct store *store, const char *item, int64_t version,
+                              store_older_done *done, void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_OLDER, 1, FAKE_DONE(done), arg);
+    call->name = item;
+    call->number = version;
+}
+
 static const struct store_ops fake_store_ops = {
     .accept = fake_accept,
     .adopt = fake_adopt,
@@ -190,6 +298,16 @@ static const struct store_ops fake_store_ops = {
     .low_mark = fake_low_mark,
     .counts = fake_counts,
     .maintain = fake_maintain,
+    .earlier = fake_earlier,
+    .own = fake_own,
+    .disown = fake_disown,
+    .dead_letters = fake_dead_letters,
+    .redrive = fake_redrive,
+    .dismiss = fake_dismiss,
+    .publish = fake_publish,
+    .production = fake_production,
+    .attend = fake_attend,
+    .older = fake_older,
 };
 
 static inline void fake_store_init(struct fake_store *fake)
@@ -236,6 +354,39 @@ static inline void fake_store_answer_flags(struct fake_store_call *call, const s
     done(arg, err, flags);
 }
 
+/* Ends the ops whose completions are of their own kind; false: it is none of them. */
+static inline bool fake_store_lose_more(const struct fake_store_call *call, const struct err *lost)
+{
+    const struct store_production none = {.version = 0};
+    switch (call->op) {
+    case FAKE_EARLIER:
+        ((store_earlier_done *)call->done)(call->arg, lost, NULL, 0, false);
+        return true;
+    case FAKE_OWN:
+        ((store_owned_done *)call->done)(call->arg, lost, NULL, 0);
+        return true;
+    case FAKE_DEAD_LETTERS:
+        ((store_dead_letters_done *)call->done)(call->arg, lost, NULL, 0);
+        return true;
+    case FAKE_REDRIVE:
+    case FAKE_DISMISS:
+        ((store_ids_done *)call->done)(call->arg, lost, NULL, 0);
+        return true;
+    case FAKE_PUBLISH:
+    case FAKE_PRODUCTION:
+        ((store_production_done *)call->done)(call->arg, lost, &none);
+        return true;
+    case FAKE_ATTEND:
+        ((store_attended *)call->done)(call->arg, lost, 0);
+        return true;
+    case FAKE_OLDER:
+        ((store_older_done *)call->done)(call->arg, lost, false);
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Ends every call as a link does that is freed: outcome unknown. */
 static inline void fake_store_end(struct fake_store *fake)
 {
@@ -271,7 +422,8 @@ static inline void fake_store_end(struct fake_store *fake)
             ((store_counts_done *)call->done)(call->arg, &lost, NULL, 0);
             break;
         default:
-            ((store_done *)call->done)(call->arg, &lost);
+            if (!fake_store_lose_more(call, &lost))
+                ((store_done *)call->done)(call->arg, &lost);
         }
         free(call);
     }

@@ -85,10 +85,10 @@ static inline void on_fatal(void *arg, const struct err *err)
     f->fatal = *err;
 }
 
-static inline void open_url(struct fixture *f, const char *url)
+static inline void open_on(struct fixture *f, struct loop *loop, const char *url)
 {
     memset(f, 0, sizeof(*f));
-    f->loop = loop_new();
+    f->loop = loop;
     snprintf(f->url, sizeof(f->url), "%s", url);
     f->store = store_pg_new(f->loop, &(struct store_pg_options){.url = f->url,
                                                                 .application_name = "hie-test",
@@ -96,6 +96,11 @@ static inline void open_url(struct fixture *f, const char *url)
                                                                 .on_down = on_down,
                                                                 .on_fatal = on_fatal,
                                                                 .arg = f});
+}
+
+static inline void open_url(struct fixture *f, const char *url)
+{
+    open_on(f, loop_new(), url);
 }
 
 static inline void open_database(struct fixture *f, const char *database)
@@ -109,6 +114,19 @@ static inline void open_database(struct fixture *f, const char *database)
 static inline void open_store(struct fixture *f)
 {
     open_database(f, pg_server_database(&server));
+}
+
+/* Another store on the same loop and database; closed before the first one. */
+static inline void open_beside(struct fixture *f, const struct fixture *first)
+{
+    open_on(f, first->loop, first->url);
+    f->database = first->database;
+    run_until(f->loop, &f->ups, 0);
+}
+
+static inline void close_beside(struct fixture *f)
+{
+    f->store->ops->free(f->store);
 }
 
 static inline void close_store(struct fixture *f)
@@ -251,6 +269,7 @@ static inline struct store_message new_message(const char *item)
         .pattern = PATTERN_ASYNC_RELIABLE,
         .direction = DIRECTION_INBOUND,
         .received_us = clock_wall_us(),
+        .partition = -1,
         .control_id = SLICE_LITERAL("MSG1"),
         .content_type = SLICE_LITERAL("text/plain"),
         .body = body_of("MSH|^~\\&|", 9),
@@ -298,6 +317,52 @@ static inline struct store_claim claim_one(struct fixture *f, struct uuid id, bo
     struct store_claim claim = {.id = id, .taken_over = taken_over};
     claim_ok(f, &claim, 1);
     return claim;
+}
+
+/* ---- a connection beside the store's ---- */
+
+static inline PGconn *connect_raw(const char *database)
+{
+    PGconn *conn = PQconnectdb(pg_server_url(&server, database));
+    ck_assert_int_eq(PQstatus(conn), CONNECTION_OK);
+    return conn;
+}
+
+static inline void run_raw(PGconn *conn, const char *format, ...)
+{
+    char sql[1000];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sql, sizeof(sql), format, args);
+    va_end(args);
+    PGresult *result = PQexec(conn, sql);
+    ExecStatusType status = PQresultStatus(result);
+    ck_assert_msg(status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK, "%s: %s", sql,
+                  PQerrorMessage(conn));
+    PQclear(result);
+}
+
+/* Whether the server has written this in its log. */
+static inline bool log_has(const char *text)
+{
+    char path[96], line[2048];
+    bool found = false;
+    snprintf(path, sizeof(path), "%s/log", server.dir);
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    while (!found && fgets(line, sizeof(line), file))
+        found = strstr(line, text) != NULL;
+    fclose(file);
+    return found;
+}
+
+static inline const char *id_text(struct uuid id)
+{
+    static char texts[4][UUID_TEXT_LEN + 1];
+    static unsigned next;
+    char *text = texts[next++ % 4];
+    uuid_format(id, text);
+    return text;
 }
 
 /* Runs the suite against one server; never forks, since the server is this process's child. */

@@ -57,6 +57,7 @@ START_TEST(test_settle_once)
     struct store_message a = accepted_message(&f, "In");
     struct store_claim claim = claim_one(&f, a.id, false);
     ck_assert(claim.known && !claim.ended);
+    ck_assert_int_eq(claim.seq, a.seq);
     ck_assert_int_eq(claim.run, 1);
     ck_assert_int_eq(claim.attempt, 1);
     ck_assert(!is_ended(&f, a.id));
@@ -122,7 +123,9 @@ START_TEST(test_take_over)
     ck_assert(claims[1].known && !claims[1].ended);
     ck_assert_int_eq(claims[1].attempt, 2);
     ck_assert(!claims[2].known && !claims[2].ended);
-    ck_assert_int_eq(claims[2].attempt, 1);
+    ck_assert_int_eq(claims[2].attempt, 2); /* not written yet, but tried */
+    ck_assert_int_eq(claims[1].seq, a.seq);
+    ck_assert_int_eq(claims[2].seq, 0);
     /* The one that was taken for lost wakes up. */
     struct store_outcome late = end_of(&a, STORE_COMPLETED, 1), retry = end_of(&a, STORE_RETRY, 1);
     ck_assert(!settle_one(&f, &late));

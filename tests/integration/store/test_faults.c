@@ -15,22 +15,6 @@ static void set_hba(const char *lines)
     pg_server_sql(&server, "postgres", "SELECT pg_reload_conf()");
 }
 
-static PGconn *connect_raw(const char *database)
-{
-    PGconn *conn = PQconnectdb(pg_server_url(&server, database));
-    ck_assert_int_eq(PQstatus(conn), CONNECTION_OK);
-    return conn;
-}
-
-static void run_raw(PGconn *conn, const char *sql)
-{
-    PGresult *result = PQexec(conn, sql);
-    ExecStatusType status = PQresultStatus(result);
-    ck_assert_msg(status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK, "%s: %s", sql,
-                  PQerrorMessage(conn));
-    PQclear(result);
-}
-
 /* Polls a query that answers t or f, 20 s at most, while the loop goes on. */
 static void poll_until_true(struct fixture *f, const char *sql)
 {
@@ -195,10 +179,7 @@ START_TEST(test_waiting)
     ck_assert_int_eq(f.fatals, 0);
     PGconn *conn = connect_raw(database);
     run_raw(conn, "SET default_transaction_read_only = off");
-    char sql[100];
-    snprintf(sql, sizeof(sql), "ALTER DATABASE %s SET default_transaction_read_only = off",
-             database);
-    run_raw(conn, sql);
+    run_raw(conn, "ALTER DATABASE %s SET default_transaction_read_only = off", database);
     PQfinish(conn);
     run_until(f.loop, &f.ups, 0);
     close_store(&f);
@@ -331,15 +312,11 @@ START_TEST(test_take_over_waits)
     struct fixture f;
     open_store(&f);
     struct store_message a = accepted_message(&f, "In"), b = accepted_message(&f, "In");
-    char id[UUID_TEXT_LEN + 1], sql[400];
-    uuid_format(a.id, id);
     PGconn *settle = connect_raw(f.database);
-    snprintf(
-        sql, sizeof(sql),
-        "BEGIN; INSERT INTO hie.ended (at, correlation_id, run, attempt, status, pattern, item)"
-        " VALUES (now(), '%s', 1, 1, 0, 0, 'In')",
-        id);
-    run_raw(settle, sql);
+    run_raw(settle,
+            "BEGIN; INSERT INTO hie.ended (at, correlation_id, run, attempt, status, pattern, item)"
+            " VALUES (now(), '%s', 1, 1, 0, 0, 'In')",
+            id_text(a.id));
     struct store_claim claims[2] = {{.id = a.id, .taken_over = true},
                                     {.id = b.id, .taken_over = true}};
     struct answer answer = {0};

@@ -1,58 +1,5 @@
 /* Unfinished messages, children, counts, the low mark, leases, partitions, against a real PostgreSQL. */
-#include "harness.h"
-
-#define LISTED_MAX 64
-
-struct listed {
-    int calls;
-    struct err err;
-    size_t count;
-    struct uuid ids[LISTED_MAX];
-    int64_t seqs[LISTED_MAX], due_ms[LISTED_MAX];
-    uint64_t body_lens[LISTED_MAX];
-    size_t inline_lens[LISTED_MAX];
-    char items[LISTED_MAX][20], keys[LISTED_MAX][20];
-    int64_t next_seq;
-    bool end;
-};
-
-static void on_rows(void *arg, const struct err *err, const struct store_unfinished *rows,
-                    size_t count)
-{
-    struct listed *listed = arg;
-    listed->calls++;
-    listed->err = *err;
-    listed->count = count;
-    ck_assert_uint_le(count, LISTED_MAX);
-    for (size_t i = 0; i < count; i++) {
-        const struct store_message *m = &rows[i].message;
-        listed->ids[i] = m->id;
-        listed->seqs[i] = m->seq;
-        listed->due_ms[i] = m->due_ms;
-        listed->body_lens[i] = rows[i].body_len;
-        listed->inline_lens[i] = m->body.len;
-        snprintf(listed->items[i], sizeof(listed->items[i]), "%s", m->item);
-        snprintf(listed->keys[i], sizeof(listed->keys[i]), "%.*s", (int)m->ordering_key.len,
-                 m->ordering_key.len ? m->ordering_key.ptr : "");
-    }
-}
-
-static void on_page(void *arg, const struct err *err, const struct store_unfinished *rows,
-                    size_t count, int64_t next_seq, bool end)
-{
-    struct listed *listed = arg;
-    listed->next_seq = next_seq;
-    listed->end = end;
-    on_rows(arg, err, rows, count);
-}
-
-static struct listed page_of(struct fixture *f, int64_t after, size_t limit)
-{
-    struct listed listed = {0};
-    CALL(f, listed, unfinished, after, limit, on_page);
-    ck_assert_int_eq(listed.err.code, ERR_NONE);
-    return listed;
-}
+#include "listed.h"
 
 START_TEST(test_unfinished)
 {
@@ -96,6 +43,8 @@ START_TEST(test_fetch)
     for (int i = 0; i < 4; i++) {
         m[i] = new_message("In");
         m[i].ordering_key = SLICE_LITERAL("key");
+        m[i].partition = i == 3 ? -1 : i;
+        m[i].version = i == 3 ? 0 : 7;
         rows[i] = &m[i];
     }
     m[1].body = body_of(big, MESSAGE_INLINE_MAX + 1);
@@ -115,6 +64,10 @@ START_TEST(test_fetch)
     ck_assert_uint_eq(listed.inline_lens[1], MESSAGE_INLINE_MAX);
     ck_assert_uint_eq(listed.inline_lens[2], 9);
     ck_assert_str_eq(listed.keys[2], "key");
+    ck_assert(listed.partitions[0] == 1 && listed.partitions[2] == -1);
+    ck_assert(listed.versions[1] == 7 && listed.versions[2] == 0);
+    listed = page_of(&f, 0, 2);
+    ck_assert(listed.partitions[0] == 1 && listed.partitions[1] == 2);
     free(big);
     close_store(&f);
 }

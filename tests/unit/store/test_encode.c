@@ -114,7 +114,7 @@ START_TEST(test_messages)
     struct store_message *rows[] = {&a, &b};
     start(&params, 1 << 20);
     store_put_messages(&params, rows, 2);
-    ck_assert_uint_eq(params.count, 15);
+    ck_assert_uint_eq(params.count, 17);
     ck_assert(!params.failed);
     buffer_done(&params.bytes);
 }
@@ -133,14 +133,108 @@ START_TEST(test_outcome_order)
     rows[3].id = rows[1].id; /* the same id twice: the earlier row first */
     size_t order[4];
     start(&params, 1 << 20);
-    store_put_outcomes(&params, list, order, 4, true);
-    ck_assert_uint_eq(params.count, 37);
+    store_put_outcomes(&params, list, order, 4, SETTLE_REST);
+    ck_assert_uint_eq(params.count, 39);
     ck_assert_uint_eq(order[0], 2);
     ck_assert_uint_eq(order[1], 1);
     ck_assert_uint_eq(order[2], 3);
     ck_assert_uint_eq(order[3], 0);
     expect(&params, 0, (const char *)rows[2].id.bytes, 16);
     expect(&params, 1, (const char *)rows[0].id.bytes, 16);
+    buffer_done(&params.bytes);
+}
+END_TEST
+
+/* Which statement, and as many parameters as it has. */
+START_TEST(test_shapes)
+{
+    struct pg_params params;
+    struct store_message message = {.item = "A"}, child = {.item = "B"};
+    struct store_outcome rows[2], *list[2] = {&rows[0], &rows[1]};
+    size_t order[2];
+    static const unsigned counts[] = {
+        [SETTLE_ENDS] = 14, [SETTLE_LEASED] = 15, [SETTLE_REST] = 39, [SETTLE_WHOLE] = 43};
+    for (unsigned bits = 0; bits < 32; bits++) {
+        memset(rows, 0, sizeof(rows));
+        rows[0].item = rows[1].item = "A";
+        rows[1].lease_token = bits & 1 ? 7 : 0;
+        rows[1].end = bits & 2 ? STORE_RETRY : STORE_COMPLETED;
+        rows[0].children = bits & 4 ? &child : NULL;
+        rows[0].child_count = bits & 4 ? 1 : 0;
+        rows[0].message = bits & 8 ? &message : NULL;
+        rows[1].forget = bits & 16;
+        bool forgotten = rows[1].forget && rows[1].end == STORE_COMPLETED;
+        enum settle_shape shape = store_settle_shape(list, 2);
+        enum settle_shape expected = SETTLE_ENDS;
+        if (bits & 8 || forgotten || (bits & 1 && bits & 6))
+            expected = SETTLE_WHOLE;
+        else if (bits & 6)
+            expected = SETTLE_REST;
+        else if (bits & 1)
+            expected = SETTLE_LEASED;
+        ck_assert_int_eq(shape, expected);
+        start(&params, 1 << 20);
+        store_put_outcomes(&params, list, order, 2, shape);
+        ck_assert(!params.failed);
+        ck_assert_uint_eq(params.count, counts[shape]);
+        buffer_done(&params.bytes);
+    }
+}
+END_TEST
+
+/* Each outcome's own message, then its children; what is to be forgotten has none. */
+START_TEST(test_outcome_messages)
+{
+    struct store_message own[3], children[2];
+    struct store_outcome rows[4], *list[4];
+    memset(rows, 0, sizeof(rows));
+    for (int i = 0; i < 4; i++)
+        list[i] = &rows[i];
+    rows[0].message = &own[0];
+    rows[1].message = &own[1];
+    rows[1].children = children;
+    rows[1].child_count = 2;
+    rows[2].message = &own[2];
+    rows[2].forget = true;
+    struct outcome_messages walk = {.rows = list, .count = 4};
+    const struct store_outcome *owner;
+    struct store_message *child;
+    ck_assert_ptr_eq(store_next_message(&walk, &owner, &child), &own[0]);
+    ck_assert(owner == &rows[0] && !child);
+    ck_assert_ptr_eq(store_next_message(&walk, &owner, &child), &own[1]);
+    ck_assert(owner == &rows[1] && !child);
+    ck_assert_ptr_eq(store_next_message(&walk, &owner, &child), &children[0]);
+    ck_assert(owner == &rows[1] && child == &children[0]);
+    ck_assert_ptr_eq(store_next_message(&walk, &owner, &child), &children[1]);
+    ck_assert_ptr_null(store_next_message(&walk, &owner, &child));
+    ck_assert_ptr_null(store_next_message(&walk, &owner, &child));
+}
+END_TEST
+
+START_TEST(test_keys)
+{
+    struct pg_params params;
+    struct store_message rows[4], *list[4];
+    size_t order[4];
+    bool twins;
+    memset(rows, 0, sizeof(rows));
+    for (int i = 0; i < 4; i++) {
+        rows[i].dedup_key.bytes[0] = (uint8_t)(i == 1 ? 0 : 9 - i); /* the second has none */
+        rows[i].dedup_window_ms = INT64_MAX;
+        list[i] = &rows[i];
+    }
+    ck_assert_uint_eq(store_sort_keys(list, 4, order, &twins), 3);
+    ck_assert(!twins);
+    ck_assert(order[0] == 3 && order[1] == 2 && order[2] == 0);
+    start(&params, 1 << 20);
+    store_put_keys(&params, list, 4, order, 3, true);
+    ck_assert_uint_eq(params.count, 5);
+    /* The last window of three: capped to a day. */
+    ck_assert_mem_eq(params.bytes.data + params.list[3].start + 20 + 2 * 12 + 4,
+                     "\0\0\0\0\5\46\134\0", 8);
+    rows[2].dedup_key = rows[0].dedup_key;
+    store_sort_keys(list, 4, order, &twins);
+    ck_assert(twins);
     buffer_done(&params.bytes);
 }
 END_TEST
@@ -197,6 +291,9 @@ int main(void)
     tcase_add_loop_test(all, test_text, 0, sizeof(texts) / sizeof(texts[0]));
     tcase_add_test(all, test_messages);
     tcase_add_test(all, test_outcome_order);
+    tcase_add_test(all, test_shapes);
+    tcase_add_test(all, test_outcome_messages);
+    tcase_add_test(all, test_keys);
     tcase_add_test(all, test_errors);
     tcase_add_test(all, test_id_ranges);
     suite_add_tcase(suite, all);
