@@ -27,7 +27,7 @@
 
 #define OUTPUT_MAX (64u << 20) /* unwritten bytes; past it calls are refused */
 #define OUTPUT_KEEP (1u << 20) /* memory that an idle link keeps */
-#define INPUT_MAX (1u << 30)   /* of a reply that is not complete yet */
+#define INPUT_MAX (1u << 30)   /* of a reply that is not complete yet, where the options leave it */
 #define READ_SIZE (64u * 1024u)
 #define READS_A_TURN 16 /* then others have their turn */
 #define CONNECT_MS 5000 /* name, connect and setup */
@@ -84,9 +84,9 @@ struct redis_link {
     size_t opened_at;  /* out.len at redis_link_open */
     struct loop_task flush;
     bool in_callback;
-    bool broken; /* goes down as soon as it is not inside a callback */
+    bool broken;    /* goes down as soon as it is not inside a callback */
     bool told_down; /* since it was last up */
-    bool fatal;  /* broken, and not to be tried again */
+    bool fatal;     /* broken, and not to be tried again */
     struct err broken_error;
 
     struct setup_call setup[SETUP_CALLS];
@@ -346,7 +346,8 @@ static int take_bytes(struct redis_link *link, const char *bytes, size_t len, st
 {
     link->heard_ms = clock_mono_ms();
     link->ping_asked = false;
-    if (redisReaderFeed(link->reader, bytes, len) != REDIS_OK || link->reader->len > INPUT_MAX)
+    size_t most = link->options.input_max ? link->options.input_max : INPUT_MAX;
+    if (redisReaderFeed(link->reader, bytes, len) != REDIS_OK || link->reader->len > most)
         return err_set(err, ERR_UNAVAILABLE, "redis: a reply that is too large");
     return take_replies(link, err);
 }

@@ -31,6 +31,7 @@ struct redis_link_options {
     const char *url;
     const char
         *channel; /* subscribe to it: then the link takes no commands; NULL: a link for commands */
+    size_t input_max; /* bytes of a reply or message that is not complete yet; past it the link goes down. 0: 1 GiB */
     void (*on_up)(void *arg);
     void (*on_down)(void *arg, const struct err *err); /* after an on_up, and at the first failure */
     /* Refused for good (ERR_AUTH, ERR_CONFIG): the link rests. */

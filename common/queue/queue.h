@@ -121,7 +121,7 @@ struct queue_ops {
                     size_t count, queue_enqueued *done, void *arg);
     /* Claims up to max waiting entries for `consumer`. Creates stream and group when they are missing. With `wait`, a claim
      * that finds fewer than max first registers the consumer as idle for this queue and looks once more, so that the next enqueue
-     * wakes it. */
+     * wakes it. fifo: what was pulled may come once more, and after a lost reply all that the consumer holds: who claims knows it again. */
     void (*claim)(struct queue *, struct queue_name, const char *consumer, size_t max, bool wait,
                   queue_claim_done *done, void *arg);
     /* Takes entries that have been in somebody's hand for min_idle_ms without renewal. priority and lifo: they go back among

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define MESSAGE_MAX (4u << 20) /* on a channel: anybody may publish */
+
 static const struct err NO_ERROR = {.code = ERR_NONE};
 
 /* ---- telling ---- */
@@ -249,6 +251,7 @@ static struct redis_link *subscribe(struct queue_redis *queue, const char *what,
     char *channel = mem_printf("%s:%s:%s", queue->options.key_prefix, what, id);
     struct redis_link_options options = {.url = queue->options.url,
                                          .channel = channel,
+                                         .input_max = MESSAGE_MAX,
                                          .on_up = on_channel_up,
                                          .on_down = on_channel_down,
                                          .on_fatal = queue_redis_tell_fatal,

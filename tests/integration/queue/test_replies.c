@@ -249,6 +249,22 @@ START_TEST(nonsense_on_the_channel)
     WAIT_FOR(door.replies > 0);
     ck_assert_int_eq(door.replies, 1);
     ck_assert(queue_redis_is_up(door.queue));
+    ck_assert_int_eq(door.downs, 0);
+}
+END_TEST
+
+/* It is not gathered up in memory: the link goes down and comes up again. */
+START_TEST(a_message_without_end)
+{
+    enum { LEN = 16 << 20 };
+    char *bytes = mem_alloc(LEN);
+    ck_assert_int_eq(redis_server_integer(&server, "PUBLISH hie:reply:d1 %b", bytes, (size_t)LEN),
+                     1);
+    free(bytes);
+    WAIT_FOR(door.downs == 1 && door.ups == 2);
+    struct queue_reply reply = reply_of("a", "d1");
+    send_replies(&reply, 1);
+    WAIT_FOR(door.replies == 1);
 }
 END_TEST
 
@@ -394,6 +410,7 @@ int main(void)
     tcase_add_test(tests, reading_what_others_made);
     tcase_add_test(tests, replies_without_memory);
     tcase_add_test(tests, nonsense_on_the_channel);
+    tcase_add_test(tests, a_message_without_end);
     tcase_add_test(tests, the_listeners_link_counts);
     tcase_add_test(tests, slots_are_shared);
     tcase_add_test(tests, silent_holders_count_no_more);
