@@ -75,8 +75,11 @@ static void on_readable(void *arg)
 static void on_writable(void *arg)
 {
     struct child_link *link = arg;
-    if (wire_out_flush(&link->out, link->fd) != 0)
-        loop_watch_done(&link->writable);
+    if (wire_out_flush(&link->out, link->fd) == 0)
+        return;
+    loop_watch_done(&link->writable);
+    if (link->on_sent)
+        link->on_sent(link->arg);
 }
 
 void child_link_open(struct child_link *link, struct loop *loop, int fd,

@@ -15,6 +15,8 @@ struct child_link {
     void (*on_frame)(void *arg, struct wire_frame *frame);
     /* The other side is gone (corrupt false), or sent what is no frame. Last; the link is closed. */
     void (*on_gone)(void *arg, bool corrupt);
+    /* What could not be sent at once has been sent. NULL: nobody asks. */
+    void (*on_sent)(void *arg);
     void *arg;
 };
 

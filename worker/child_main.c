@@ -32,7 +32,8 @@ static struct child {
     const struct handler_class *handler; /* NULL: not open */
     void *state;
     struct job job;
-    char *given; /* owned: the frame that the job borrows from */
+    char *given;             /* owned: the frame that the job borrows from */
+    struct loop_task forget; /* a job that has ended and whose result has been sent */
     bool has_job, leaving;
     int exit_code;
 } child;
@@ -51,7 +52,20 @@ static void forget_job(void)
     child.given = NULL;
 }
 
-/* What it made stays until the next job: parts of it may still be on their way. */
+/* What it made stays until it has been sent. Not inside the handler's call: it may be large, and is given back to the system. */
+static void on_forget(void *arg)
+{
+    (void)arg;
+    if (!child.has_job && child_link_sent(&child.link))
+        forget_job();
+}
+
+static void on_sent(void *arg)
+{
+    (void)arg;
+    loop_task_set(&child.forget);
+}
+
 static void on_job_ended(struct job *job, const struct err *error)
 {
     struct err too_large;
@@ -66,6 +80,7 @@ static void on_job_ended(struct job *job, const struct err *error)
     if (error)
         wire_put_failed(&child.link.out, job->id, error);
     child_link_send(&child.link);
+    loop_task_set(&child.forget);
 }
 
 static bool take_job(struct wire_frame *frame)
@@ -206,6 +221,7 @@ static void tear_down(void)
         child.handler->close(child.state); /* ends what it still runs */
     child_link_close(&child.link);
     forget_job();
+    loop_task_done(&child.forget);
     offload_free(child.env.offload);
     http_client_free(child.env.http);
     production_free(child.production);
@@ -220,7 +236,9 @@ int child_main(const struct handler_class *(*class_of)(const struct item *item))
     child.env.loop = loop_new();
     child.env.http = http_client_new(child.env.loop);
     child.env.offload = offload_new(child.env.loop, OFFLOAD_THREADS);
+    loop_task_init(&child.forget, child.env.loop, on_forget, NULL);
     child_link_open(&child.link, child.env.loop, CHILD_FD, on_frame, on_gone, NULL);
+    child.link.on_sent = on_sent;
     loop_run(child.env.loop);
     tear_down();
     return child.exit_code;
