@@ -80,8 +80,9 @@ bool lane_may_claim(const struct lane *lane)
 {
     const struct worker *worker = lane->worker;
     bool needs_store = lane->item->persistence.wal_enabled || lane->item->persistence.store_enabled;
-    return lane->runs && worker->queue_up && !worker->draining &&
-           (worker->store_up || !needs_store);
+    if (!lane->runs || !lane->open || !worker->queue_up || worker->draining)
+        return false;
+    return (worker->store_up || !needs_store) && (!worker->fleet || fleet_joined(worker->fleet));
 }
 
 static void pump(void *arg)
@@ -275,9 +276,11 @@ static void init_metrics(struct lane *lane)
         metrics, "hie_end_to_end_seconds", "From acceptance to the recorded end", labels, 2);
 }
 
-void lane_init(struct lane *lane, struct worker *worker, const struct item *item, bool runs)
+void lane_init(struct lane *lane, struct worker *worker, struct production *production,
+               const struct item *item, bool runs)
 {
-    *lane = (struct lane){.worker = worker, .item = item, .runs = runs};
+    *lane = (struct lane){
+        .worker = worker, .production = production, .item = item, .runs = runs, .open = true};
     lane->name = queue_name_of(item, 0);
     const struct handler_class *handler = handler_class_of(item);
     lane->immediate =
@@ -298,8 +301,26 @@ void lane_init(struct lane *lane, struct worker *worker, const struct item *item
 
 int lane_open(struct lane *lane, struct err *err)
 {
-    lane->executor = executor_new(&lane->worker->env, lane->item, err);
+    struct executor_env env = lane->worker->env;
+    env.production = lane->production;
+    lane->open = !lane->worker->fleet;
+    lane->executor = executor_new(&env, lane->item, err);
     return lane->executor ? 0 : -1;
+}
+
+void lane_retire(struct lane *lane)
+{
+    lane->open = false;
+    lane->retiring = true;
+    lane_disown(lane);
+}
+
+bool lane_is_over(const struct lane *lane)
+{
+    bool over = lane->retiring && lane->held == 0 && lane_quiet(lane);
+    for (size_t i = 0; i < BATCH_COUNT; i++)
+        over = over && lane->batches[i].count == 0 && lane->batches[i].under_way == 0;
+    return over;
 }
 
 void lane_done(struct lane *lane)

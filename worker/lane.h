@@ -44,6 +44,10 @@ struct lane {
     struct queue_name name;    /* of partition 0 */
     bool immediate;
     bool runs; /* this worker claims for it; children are sent to any item */
+    bool open; /* it may claim by now */
+    bool retiring;                  /* another takes its place: it ends what it holds */
+    struct production *production;  /* the item's; a reference */
+    TAILQ_ENTRY(lane) in_worker;
     unsigned state;
     bool woken;             /* there is something to claim, or may be */
     bool hungry;            /* there was more than slots, or no slot */
@@ -67,7 +71,12 @@ struct lane {
     } metrics;
 };
 
-void lane_init(struct lane *lane, struct worker *worker, const struct item *item, bool runs);
+/* Takes the reference on the item's production. */
+void lane_init(struct lane *lane, struct worker *worker, struct production *production,
+               const struct item *item, bool runs);
+/* Claims no more; over once nothing of it is in hand and nobody's children are under way through it. */
+void lane_retire(struct lane *lane);
+bool lane_is_over(const struct lane *lane);
 void lane_done(struct lane *lane);
 /* Looks for something to claim in a later loop turn. */
 void lane_pump(struct lane *lane);

@@ -66,11 +66,19 @@ static bool is_logged(const struct claim *claim, const struct job_sent *sent)
            (sent->target->persistence.wal_enabled || sent->body.len > MESSAGE_INLINE_MAX);
 }
 
+/* A target's queue may have changed since the handler's settings were read; one that is gone is taken as it was. */
+static const struct item *as_it_is_now(const struct claim *claim, const struct item *target)
+{
+    const struct item *now =
+        production_find(claim->lane->worker->production, slice_text(target->id));
+    return now ? now : target;
+}
+
 static void fill_child(struct claim *claim, struct store_message *child, size_t ordinal,
                        struct slice chain)
 {
     const struct job_sent *sent = &claim->job.sent[ordinal];
-    const struct item *target = sent->target;
+    const struct item *target = as_it_is_now(claim, sent->target);
     const struct store_outcome *outcome = &claim->outcome;
     *child = (struct store_message){
         .id = uuid_child(outcome->id, (uint32_t)outcome->run, 0, (uint32_t)ordinal),

@@ -39,7 +39,9 @@ void lane_return(struct claim *claim)
 
 static void publish_child(struct claim *claim, size_t at, const struct store_message *message)
 {
-    struct lane *lane = worker_lane(claim->lane->worker, message->item);
+    struct lane *lane = worker_route(claim->lane->worker, message->item, message->version);
+    if (!lane)
+        return; /* it waits in the WAL: for its queue to open, or for its item to come back */
     struct claim_child *child = &claim->published[at];
     bool inline_body = message->body.len <= MESSAGE_INLINE_MAX;
     child->parent = claim;
@@ -223,8 +225,7 @@ static void publish_again(struct claim *claim, const struct store_unfinished *ro
     for (size_t i = 0, at = 0; i < count; i++) {
         bool left_out = rows[i].message.body.len == 0 && rows[i].body_len > 0 &&
                         rows[i].body_len <= MESSAGE_INLINE_MAX; /* the reconciler brings it */
-        if (uuid_equal(rows[i].message.parent, claim->entry->id) && !left_out &&
-            worker_lane(claim->lane->worker, rows[i].message.item))
+        if (uuid_equal(rows[i].message.parent, claim->entry->id) && !left_out)
             copy_child(claim, at++, &rows[i].message);
     }
     struct store *store = claim->lane->worker->store;

@@ -35,7 +35,7 @@ int main(int argc, char **argv)
         return code;
     struct worker worker;
     struct err err;
-    if (worker_init(&worker, program.production, program.items, &err)) {
+    if (worker_init(&worker, program.production, program.config, program.items, &err)) {
         log_error("start_failed", LOG_ERR(&err));
         code = err.code == ERR_CONFIG ? PROGRAM_EXIT_USAGE : PROGRAM_EXIT_TEMPORARY;
     } else {

@@ -9,6 +9,12 @@
 #define LEASE_MS 6000
 #define RENEW_MS 1000
 
+/* Of an item and pattern one lane at most is open. */
+static bool has_share(const struct lane *lane)
+{
+    return lane->runs && lane->open && lane->fifo;
+}
+
 /* What is owned of one lane's partitions. */
 static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t count)
 {
@@ -28,43 +34,67 @@ static void on_owned(void *arg, const struct err *err, const struct store_owned 
     struct ownership *ownership = arg;
     struct worker *worker = ownership->worker;
     ownership->asking = false;
-    for (size_t i = 0; err->code == ERR_NONE && i < worker->production->item_count; i++)
-        tell_lane(&worker->lanes[i], owned, count);
+    struct lane *lane;
+    if (err->code != ERR_NONE)
+        return;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (has_share(lane))
+            tell_lane(lane, owned, count);
+    }
 }
 
 static void ask(void *arg)
 {
     struct ownership *ownership = arg;
     struct worker *worker = ownership->worker;
-    if (ownership->share_count == 0 || worker->draining)
-        return;
     loop_timer_set(&ownership->timer, RENEW_MS);
-    if (ownership->asking || !worker->store_up)
+    if (ownership->asking || !worker->store_up || worker->draining)
+        return;
+    bool had_some = ownership->share_count > 0;
+    if (ownership->stale)
+        make_shares(ownership);
+    ownership->stale = false;
+    if (ownership->share_count == 0 && !had_some)
         return;
     ownership->asking = true;
     worker->store->ops->own(worker->store, worker->id, ownership->shares, ownership->share_count,
                             LEASE_MS, on_owned, ownership);
 }
 
-static bool has_share(const struct lane *lane)
-{
-    return lane->runs && lane->item->queue_type == QUEUE_FIFO;
-}
-
 void ownership_init(struct ownership *ownership, struct worker *worker)
 {
-    size_t items = worker->production->item_count;
     *ownership = (struct ownership){.worker = worker};
-    ownership->shares = mem_array(items, sizeof(*ownership->shares));
-    for (size_t i = 0; i < items; i++) {
-        const struct lane *lane = &worker->lanes[i];
+    loop_timer_init(&ownership->timer, worker->loop, ask, ownership);
+}
+
+/* A question under way borrows the shares. */
+static void make_shares(struct ownership *ownership)
+{
+    struct worker *worker = ownership->worker;
+    struct lane *lane;
+    size_t count = 0;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        count++;
+    }
+    free(ownership->shares);
+    ownership->shares = mem_array(count, sizeof(*ownership->shares));
+    ownership->share_count = 0;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
         if (has_share(lane))
             ownership->shares[ownership->share_count++] =
                 (struct store_share){.item = lane->item->id,
                                      .pattern = lane->name.pattern,
                                      .partitions = (unsigned)lane->item->partitions};
     }
-    loop_timer_init(&ownership->timer, worker->loop, ask, ownership);
+}
+
+void ownership_refresh(struct ownership *ownership)
+{
+    ownership->stale = true;
+    loop_timer_set(&ownership->timer, 0);
 }
 
 void ownership_done(struct ownership *ownership)

@@ -16,12 +16,15 @@ struct ownership {
     size_t share_count;
     struct loop_timer timer;
     bool asking;
+    bool stale; /* there are other lanes, or other ones are open */
 };
 
 void ownership_init(struct ownership *ownership, struct worker *worker);
 void ownership_done(struct ownership *ownership);
-/* The store is back, or there are other lanes: asks at once. */
+/* The store is back: asks at once. */
 void ownership_nudge(struct ownership *ownership);
+/* There are other lanes, or other ones are open. */
+void ownership_refresh(struct ownership *ownership);
 /* Tells the store that this worker leaves. */
 void ownership_leave(struct ownership *ownership);
 

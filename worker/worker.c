@@ -27,14 +27,33 @@ bool worker_may_claim(const struct worker *worker)
 struct lane *worker_lane(struct worker *worker, const char *item_id)
 {
     const struct item *item = production_find(worker->production, slice_text(item_id));
-    return item ? &worker->lanes[item->index] : NULL;
+    return item ? worker->lanes[item->index] : NULL;
+}
+
+struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version)
+{
+    struct lane *lane;
+    if (!worker->fleet)
+        return worker_lane(worker, item_id);
+    const struct item *item = fleet_route(worker->fleet, item_id, version);
+    if (item && item == production_find(worker->production, slice_text(item_id)))
+        return worker->lanes[item->index];
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (item && strcmp(lane->item->id, item_id) == 0 && item_same_queue(lane->item, item))
+            return lane;
+    }
+    return NULL;
 }
 
 static size_t held(const struct worker *worker)
 {
+    const struct lane *lane;
     size_t count = 0;
-    for (size_t i = 0; i < worker->production->item_count; i++)
-        count += worker->lanes[i].held;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        count += lane->held;
+    }
     return count;
 }
 
@@ -62,8 +81,12 @@ static void links_changed(struct worker *worker)
     worker_note(worker, &worker->publish_trouble, &fine);
     settler_store_changed(&worker->settler, worker->store_up);
     reconciler_links_changed(worker->reconciler, worker->queue_up, worker->store_up);
-    for (size_t i = 0; i < worker->production->item_count; i++)
-        lane_links_changed(&worker->lanes[i]);
+    fleet_links_changed(worker->fleet, worker->queue_up, worker->store_up);
+    struct lane *lane;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        lane_links_changed(lane);
+    }
     lane_fetch_next(worker);
 }
 
@@ -109,9 +132,12 @@ static void on_queue_down(void *arg, const struct err *err)
 static void on_wake(void *arg, const char *item, enum messaging_pattern pattern, unsigned partition)
 {
     struct worker *worker = arg;
-    struct lane *lane = worker_lane(worker, item);
-    if (lane && lane->runs && lane->name.pattern == pattern)
-        lane_wake(lane, partition);
+    struct lane *lane;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (lane->runs && lane->name.pattern == pattern && strcmp(lane->item->id, item) == 0)
+            lane_wake(lane, partition);
+    }
 }
 
 static void on_store_up(void *arg)
@@ -147,18 +173,22 @@ static void on_fatal(void *arg, const struct err *err)
 /* Leaves the idle workers and, where nothing is in hand, the groups. */
 static void leave(struct worker *worker)
 {
-    for (size_t i = 0; i < worker->production->item_count && worker->queue_up; i++) {
-        struct lane *lane = &worker->lanes[i];
-        if (lane->runs && !lane->fifo)
+    struct lane *lane;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (lane->runs && !lane->fifo && worker->queue_up)
             worker->queue->ops->leave(worker->queue, lane->name, worker->id, on_told, NULL);
     }
 }
 
 static bool is_quiet(const struct worker *worker)
 {
+    const struct lane *lane;
     bool quiet = held(worker) == 0;
-    for (size_t i = 0; i < worker->production->item_count; i++)
-        quiet = quiet && lane_quiet(&worker->lanes[i]);
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        quiet = quiet && lane_quiet(lane);
+    }
     return quiet;
 }
 
@@ -167,6 +197,7 @@ static void on_drain_tick(void *arg)
     struct worker *worker = arg;
     int64_t now = clock_mono_us();
     bool quiet = is_quiet(worker);
+    struct lane *lane;
     if (worker->leaving || now > worker->drain_until_us + GIVE_UP_MS * 1000) {
         log_info("drained", LOG_INT("left", (int64_t)held(worker)));
         loop_stop(worker->loop);
@@ -178,8 +209,10 @@ static void on_drain_tick(void *arg)
         ownership_leave(&worker->ownership);
     } else if (now > worker->drain_until_us && !worker->given_up) {
         worker->given_up = true;
-        for (size_t i = 0; i < worker->production->item_count; i++)
-            lane_give_up(&worker->lanes[i]);
+        TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+        {
+            lane_give_up(lane);
+        }
     }
     loop_timer_set(&worker->drain_timer, DRAIN_TICK_MS);
 }
@@ -196,17 +229,41 @@ static void on_terminate(void *arg)
     worker->drain_until_us = clock_mono_us() + worker->production->worker.drain_timeout_ms * 1000;
     loop_timer_cancel(&worker->heartbeat);
     leave(worker);
-    for (size_t i = 0; i < worker->production->item_count; i++)
-        lane_disown(&worker->lanes[i]);
+    struct lane *lane;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        lane_disown(lane);
+    }
     lane_fetch_next(worker);
     loop_timer_set(&worker->drain_timer, 0);
 }
 
-static void on_hangup(void *arg)
+/* ---- the production ---- */
+
+static void on_production(void *arg)
+{
+    arrange_production(arg);
+}
+
+static void on_shape(void *arg, const char *item_id)
+{
+    arrange_item(arg, item_id);
+}
+
+static void on_reloaded(void *arg, const struct err *err, const struct fleet_reloaded *result)
 {
     (void)arg;
-    log_warn("reload_refused",
-             LOG_WORD("reason", "not yet supported; restart to change the production"));
+    if (err->code != ERR_NONE)
+        log_warn("reload_failed", LOG_ERR(err));
+    else if (!result->refused)
+        log_info("reloaded", LOG_INT("version", result->version),
+                 LOG_INT("changed", result->changed));
+}
+
+static void on_hangup(void *arg)
+{
+    struct worker *worker = arg;
+    fleet_reload(worker->fleet, on_reloaded, worker);
 }
 
 /* ---- life ---- */
@@ -255,16 +312,6 @@ static int listen_http(struct worker *worker, struct err *err)
     return -1;
 }
 
-static bool names_item(const char *list, const char *id)
-{
-    size_t len = strlen(id);
-    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
-        if (strncmp(at, id, len) == 0 && (at[len] == ',' || at[len] == '\0'))
-            return true;
-    }
-    return false;
-}
-
 static int check_items(const struct production *production, const char *list, struct err *err)
 {
     for (const char *at = list; at;) {
@@ -277,31 +324,7 @@ static int check_items(const struct production *production, const char *list, st
     return 0;
 }
 
-static int open_lanes(struct worker *worker, const char *items, struct err *err)
-{
-    const struct production *production = worker->production;
-    struct buffer names;
-    buffer_init(&names, 1u << 20);
-    worker->lanes = mem_array(production->item_count, sizeof(*worker->lanes));
-    for (size_t i = 0; i < production->item_count; i++) {
-        const struct item *item = &production->items[i];
-        bool runs = item->enabled && (!items || names_item(items, item->id));
-        struct lane *lane = &worker->lanes[i];
-        lane_init(lane, worker, item, runs);
-        if (runs)
-            buffer_printf(&names, "%s%s", names.len ? "," : "", item->id);
-    }
-    buffer_append_byte(&names, '\0');
-    worker->item_names = names.data;
-    for (size_t i = 0; i < production->item_count; i++) {
-        struct lane *lane = &worker->lanes[i];
-        if (lane->runs && lane_open(lane, err))
-            return -1;
-    }
-    return 0;
-}
-
-static void connect_links(struct worker *worker)
+static void connect_links(struct worker *worker, const char *config)
 {
     const struct production *production = worker->production;
     struct queue_redis_options queue_options = {.url = production->redis.url,
@@ -320,18 +343,33 @@ static void connect_links(struct worker *worker)
                                              .on_fatal = on_fatal,
                                              .arg = worker};
     worker->store = store_pg_new(worker->loop, &store_options);
-    worker->reconciler = reconciler_new(worker->loop, production, worker->queue, worker->store,
+    worker->fleet = fleet_new(&(struct fleet_options){.loop = worker->loop,
+                                                      .queue = worker->queue,
+                                                      .store = worker->store,
+                                                      .id = worker->id,
+                                                      .kind = "worker",
+                                                      .path = config,
+                                                      .own = worker->production,
+                                                      .health = worker->health,
+                                                      .metrics = worker->metrics,
+                                                      .on_production = on_production,
+                                                      .on_shape = on_shape,
+                                                      .arg = worker});
+    struct reconciler_route route = fleet_reconciler_route(worker->fleet);
+    worker->reconciler = reconciler_new(worker->loop, &route, worker->queue, worker->store,
                                         worker->id, worker->metrics);
 }
 
-int worker_init(struct worker *worker, const struct production *production, const char *items,
-                struct err *err)
+int worker_init(struct worker *worker, struct production *production, const char *config,
+                const char *items, struct err *err)
 {
-    *worker = (struct worker){.production = production,
+    *worker = (struct worker){.production = production_ref(production),
+                              .items = items,
                               .look_up_trouble = {.what = "look_up"},
                               .settle_trouble = {.what = "settle"},
                               .publish_trouble = {.what = "publish"}};
     TAILQ_INIT(&worker->fetch_waiting);
+    TAILQ_INIT(&worker->all_lanes);
     if (check_items(production, items, err))
         return -1;
     name_worker(worker);
@@ -354,12 +392,10 @@ int worker_init(struct worker *worker, const struct production *production, cons
     loop_watch_signal(&worker->sigterm, worker->loop, SIGTERM, on_terminate, worker);
     loop_watch_signal(&worker->sigint, worker->loop, SIGINT, on_terminate, worker);
     loop_watch_signal(&worker->sighup, worker->loop, SIGHUP, on_hangup, worker);
-    connect_links(worker);
+    connect_links(worker, config);
     settler_init(&worker->settler, worker->loop, worker->store);
-    if (open_lanes(worker, items, err))
-        return -1;
     ownership_init(&worker->ownership, worker);
-    if (listen_http(worker, err))
+    if (arrange_init(worker, err) || listen_http(worker, err))
         return -1;
     if (production->worker.insecure)
         health_warn_insecure(worker->health, "worker.listen");
@@ -377,18 +413,19 @@ int worker_run(struct worker *worker)
 
 void worker_done(struct worker *worker)
 {
-    if (!worker->loop)
+    if (!worker->loop) {
+        production_free(worker->production);
         return;
+    }
     worker->draining = worker->stopped = true;
     /* The links first: the queue's calls end as unknown, the store's without a word; nothing calls back afterwards. */
     worker->queue->ops->free(worker->queue);
     worker->store->ops->free(worker->store);
     reconciler_free(worker->reconciler);
-    for (size_t i = 0; worker->lanes && i < worker->production->item_count; i++)
-        lane_done(&worker->lanes[i]);
+    arrange_done(worker);
+    fleet_free(worker->fleet);
     settler_done(&worker->settler);
-    if (worker->ownership.worker)
-        ownership_done(&worker->ownership);
+    ownership_done(&worker->ownership);
     http_server_free(worker->http);
     offload_free(worker->env.handler.offload);
     http_client_free(worker->env.handler.http);
@@ -400,6 +437,5 @@ void worker_done(struct worker *worker)
     loop_watch_done(&worker->sigint);
     loop_watch_done(&worker->sighup);
     loop_free(worker->loop);
-    free(worker->lanes);
-    free(worker->item_names);
+    production_free(worker->production);
 }

@@ -2,6 +2,7 @@
 #ifndef HIE_WORKER_H
 #define HIE_WORKER_H
 
+#include "arrange.h"
 #include "lane.h"
 #include "link/http_client.h"
 #include "link/http_server.h"
@@ -10,11 +11,13 @@
 #include "ops/metrics.h"
 #include "ownership.h"
 #include "settler.h"
+#include "store/fleet.h"
 #include "store/reconciler.h"
 
 struct worker {
     struct loop *loop;
-    const struct production *production;
+    struct production *production; /* in force; a reference */
+    const char *items;             /* --items; NULL: all */
     char id[96]; /* host-pid-random: the consumer's name in every group */
     char host[64];
     char *item_names; /* for the heartbeat */
@@ -27,7 +30,10 @@ struct worker {
     struct metrics *metrics;
     struct health *health;
     struct http_server *http;
-    struct lane *lanes; /* one for each item of the production */
+    struct lane **lanes; /* one for each item of the production, by index */
+    TAILQ_HEAD(, lane) all_lanes; /* and those that are closing or retiring */
+    struct loop_timer reap;
+    struct fleet *fleet; /* NULL: the production never changes (tests) */
     struct settler settler;
     struct ownership ownership;
     struct loop_timer heartbeat, drain_timer;
@@ -45,15 +51,17 @@ struct worker {
     int exit_code;
 };
 
-/* `items`: NULL for all, or a list "A,B" of those to claim for. 0, or -1 with ERR_CONFIG (unknown item), ERR_IO. */
-int worker_init(struct worker *worker, const struct production *production, const char *items,
-                struct err *err);
+/* `config`: the production's file. `items`: NULL for all, or a list "A,B" of those to claim for. 0, or -1 with ERR_CONFIG (unknown item), ERR_IO. */
+int worker_init(struct worker *worker, struct production *production, const char *config,
+                const char *items, struct err *err);
 /* Runs until drained; the exit code. */
 int worker_run(struct worker *worker);
 void worker_done(struct worker *worker);
 
-/* The lane of an item. */
+/* The lane of an item of the production in force; NULL: there is no such item. */
 struct lane *worker_lane(struct worker *worker, const char *item_id);
+/* The lane whose queue a message belongs into that was accepted under `version`; NULL: it waits in the WAL, or belongs nowhere. */
+struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version);
 /* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
 void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
 /* May lanes claim? */

@@ -10,6 +10,7 @@
 
 #define TICK_MS 1000
 #define MEMBER_MS 6000   /* a process that is silent for longer counts no more */
+#define RETIRED_US 4500000000  /* past the longest max_wait_time, an hour */
 #define FRESH_US 5000000 /* below it: it stops working before it stops counting */
 
 /* ---- what others ask ---- */
@@ -41,6 +42,38 @@ const struct item *fleet_route(const struct fleet *fleet, const char *item_id, i
     return change->stage == FLEET_CLOSING && version < change->version ? change->old : NULL;
 }
 
+static const struct item *route_row(void *arg, const char *item_id, int64_t version)
+{
+    return fleet_route(arg, item_id, version);
+}
+
+struct reconciler_route fleet_reconciler_route(const struct fleet *fleet)
+{
+    return (struct reconciler_route){.item = route_row, .arg = (void *)fleet};
+}
+
+/* ---- productions that are over ---- */
+
+/* What serves a caller may name an item of a production for as long as callers wait at most; then nobody does. */
+static void retire(struct fleet *fleet, struct production *production)
+{
+    struct fleet_retired *retired = mem_alloc(sizeof(*retired));
+    retired->production = production;
+    retired->at_us = clock_mono_us();
+    STAILQ_INSERT_TAIL(&fleet->retired, retired, link);
+}
+
+static void free_retired(struct fleet *fleet, bool all)
+{
+    struct fleet_retired *retired;
+    while ((retired = STAILQ_FIRST(&fleet->retired)) &&
+           (all || clock_mono_us() - retired->at_us > RETIRED_US)) {
+        STAILQ_REMOVE_HEAD(&fleet->retired, link);
+        production_free(retired->production);
+        free(retired);
+    }
+}
+
 /* ---- a version is applied ---- */
 
 static void tell_readiness(struct fleet *fleet)
@@ -68,7 +101,7 @@ static void apply(struct fleet *fleet, struct production *production)
              LOG_INT("changing", (int64_t)fleet->change_count));
     tell_readiness(fleet);
     fleet->options.on_production(fleet->options.arg);
-    production_free(before);
+    retire(fleet, before);
 }
 
 /* Parsed, or NULL where this process cannot use it: it goes on with the one before. */
@@ -121,7 +154,7 @@ void fleet_take(struct fleet *fleet, const struct store_production *published)
         fleet->current = production;
         tell_readiness(fleet);
         fleet->options.on_production(fleet->options.arg);
-        production_free(before);
+        retire(fleet, before);
         fleet->recovering = 1;
     } else {
         apply(fleet, production);
@@ -145,10 +178,14 @@ static void on_attended(void *arg, const struct err *err, int64_t lowest)
 }
 
 /* Two numbers for each version: it is applied; nothing of it, or of one before, is closing any more. */
-static int64_t stage_number(const struct fleet *fleet)
+static int64_t stage_number(struct fleet *fleet)
 {
     int64_t closing = fleet_closing_version(fleet);
-    return closing ? closing * 2 : fleet->current->version * 2 + 1;
+    int64_t number = closing ? closing * 2 : fleet->current->version * 2 + 1;
+    bool settled = !fleet->options.is_settled || fleet->options.is_settled(fleet->options.arg);
+    if (settled)
+        fleet->said = number;
+    return fleet->said;
 }
 
 static void attend(struct fleet *fleet)
@@ -194,6 +231,7 @@ static void on_tick(void *arg)
 {
     struct fleet *fleet = arg;
     loop_timer_set(&fleet->timer, TICK_MS * 3 / 4 + (int64_t)random_below(TICK_MS / 2));
+    free_retired(fleet, false);
     if (fleet->store_up)
         look(fleet);
 }
@@ -307,6 +345,7 @@ struct fleet *fleet_new(const struct fleet_options *options)
 {
     struct fleet *fleet = mem_alloc(sizeof(*fleet));
     fleet->options = *options;
+    STAILQ_INIT(&fleet->retired);
     fleet->current = production_ref(options->own);
     production_ref(options->own);
     buffer_init(&fleet->own_text, FLEET_TEXT_MAX);
@@ -335,6 +374,7 @@ struct fleet *fleet_free(struct fleet *fleet)
     loop_timer_done(&fleet->timer);
     loop_task_done(&fleet->reload_task);
     fleet_changes_drop(fleet);
+    free_retired(fleet, true);
     production_free(fleet->current);
     production_free(fleet->options.own);
     buffer_done(&fleet->own_text);

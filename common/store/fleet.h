@@ -22,6 +22,7 @@
 #include "ops/health.h"
 #include "ops/metrics.h"
 #include "queue/queue.h"
+#include "store/reconciler_split.h"
 #include "store/store.h"
 
 struct fleet;
@@ -39,6 +40,8 @@ struct fleet_options {
     /* Another production is in force: fleet_production. What was borrowed from the one before stays valid as long as its
      * owners hold it. */
     void (*on_production)(void *arg);
+    /* Nothing is under way any more that was begun under the version before: it counts as applied from then on. May be NULL. */
+    bool (*is_settled)(void *arg);
     /* An item's shape has moved on: look at fleet_shape again. */
     void (*on_shape)(void *arg, const char *item_id);
     void *arg;
@@ -62,6 +65,8 @@ struct fleet_shape fleet_shape(const struct fleet *fleet, const char *item_id);
 /* Where a message belongs that was accepted under `version`: an item of the production in force, or the one that is being finished.
  * NULL: it waits in the WAL, or there is no such item. */
 const struct item *fleet_route(const struct fleet *fleet, const char *item_id, int64_t version);
+/* The same, for the reconciler. */
+struct reconciler_route fleet_reconciler_route(const struct fleet *fleet);
 /* It knows the fleet's version and its word is fresh: claims and intake may go on. */
 bool fleet_joined(const struct fleet *fleet);
 

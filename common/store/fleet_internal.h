@@ -5,6 +5,7 @@
 #include "store/fleet.h"
 
 #include <stdio.h>
+#include <sys/queue.h>
 
 /* The file's text and a line for each item. */
 #define FLEET_TEXT_MAX (2u * PRODUCTION_TEXT_MAX)
@@ -23,6 +24,12 @@ struct fleet_change {
     bool dropped;                      /* freed with the last of them */
 };
 
+struct fleet_retired {
+    STAILQ_ENTRY(fleet_retired) link;
+    struct production *production; /* a reference */
+    int64_t at_us;                 /* monotonic */
+};
+
 struct fleet {
     struct fleet_options options;
     struct production *current; /* a reference */
@@ -33,6 +40,8 @@ struct fleet {
         recovering; /* 1: joined, and what is under way is to be found out; above: calls under way and 1; 0: done */
     int64_t asked_us, attended_us; /* monotonic */
     int64_t lowest;                /* stage number that all live processes have reached */
+    int64_t said;                  /* our own, as last told */
+    STAILQ_HEAD(, fleet_retired) retired;
     int64_t refused_version;       /* said once */
     char own_hash[PRODUCTION_HASH_SIZE];
     struct buffer own_text; /* as it would be published */

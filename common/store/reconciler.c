@@ -50,7 +50,7 @@ struct sighting {
 };
 
 struct reconciler {
-    const struct production *production;
+    struct reconciler_route route;
     struct queue *queue;
     struct store *store;
     const char *holder;
@@ -238,7 +238,7 @@ static void enqueue_rows(struct reconciler *reconciler, const struct store_unfin
 {
     struct reconciler_split *split = &reconciler->split;
     struct enqueue_batch *batches[RECONCILER_PAGE_ROWS];
-    reconciler_split(split, reconciler->production, rows, count, true);
+    reconciler_split(split, &reconciler->route, rows, count, true);
     for (size_t i = 0; i < split->count; i++) {
         batches[i] =
             mem_alloc(sizeof(*batches[i]) + split->queues[i].rows * sizeof(batches[i]->entries[0]));
@@ -302,7 +302,7 @@ static void ask(struct reconciler *reconciler, const struct store_unfinished *ro
     const struct queue_ops *ops = reconciler->queue->ops;
     reconciler->lacking_count = 0;
     state_move(&states, &reconciler->state, ASKING);
-    reconciler_split(split, reconciler->production, rows, count, false);
+    reconciler_split(split, &reconciler->route, rows, count, false);
     for (size_t i = 0; i < split->count; i++) {
         groups[i] =
             mem_alloc(sizeof(*groups[i]) + split->queues[i].rows * sizeof(groups[i]->ids[0]));
@@ -502,12 +502,12 @@ void reconciler_stop(struct reconciler *reconciler)
                                         NULL);
 }
 
-struct reconciler *reconciler_new(struct loop *loop, const struct production *production,
+struct reconciler *reconciler_new(struct loop *loop, const struct reconciler_route *route,
                                   struct queue *queue, struct store *store, const char *holder,
                                   struct metrics *metrics)
 {
     struct reconciler *reconciler = mem_alloc(sizeof(*reconciler));
-    reconciler->production = production;
+    reconciler->route = *route;
     reconciler->queue = queue;
     reconciler->store = store;
     reconciler->holder = holder;

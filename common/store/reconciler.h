@@ -27,12 +27,13 @@
 #include "model/production.h"
 #include "ops/metrics.h"
 #include "queue/queue.h"
+#include "store/reconciler_split.h"
 #include "store/store.h"
 
 struct reconciler;
 
 /* `holder` names this process in the lease; borrowed, like everything else. */
-struct reconciler *reconciler_new(struct loop *loop, const struct production *production,
+struct reconciler *reconciler_new(struct loop *loop, const struct reconciler_route *route,
                                   struct queue *queue, struct store *store, const char *holder,
                                   struct metrics *metrics);
 struct reconciler *reconciler_free(struct reconciler *reconciler);

@@ -56,14 +56,14 @@ static void split_whole(struct reconciler_split *split, const struct item *item,
     split_add(split, row, &name, false);
 }
 
-void reconciler_split(struct reconciler_split *split, const struct production *production,
+void reconciler_split(struct reconciler_split *split, const struct reconciler_route *route,
                       const struct store_unfinished *rows, size_t count, bool whole)
 {
     BUG_ON(count > RECONCILER_PAGE_ROWS);
     split->count = 0;
     for (size_t i = 0; i < count; i++) {
         const struct store_message *message = &rows[i].message;
-        const struct item *item = production_find(production, slice_text(message->item));
+        const struct item *item = route->item(route->arg, message->item, message->version);
         bool left_out = whole && message->body.len == 0 && rows[i].body_len > 0 &&
                         rows[i].body_len <= MESSAGE_INLINE_MAX;
         split->of[i] = RECONCILER_NO_QUEUE;

@@ -22,10 +22,17 @@ struct reconciler_split {
     unsigned of[RECONCILER_PAGE_ROWS]; /* by row; RECONCILER_NO_QUEUE: left alone */
 };
 
-/* Rows of unknown items are left alone: they wait for a production that has them. `whole`: the rows have their keys, and misfits go
+/* The item under whose settings a message is handled that was accepted under that version of the production; NULL: it waits, for its
+ * item or for its queue. */
+struct reconciler_route {
+    const struct item *(*item)(void *arg, const char *item_id, int64_t version);
+    void *arg;
+};
+
+/* Rows without a route are left alone. `whole`: the rows have their keys, and misfits go
  * where today's settings say; rows whose bodies were left out of a large answer are left alone. Otherwise a misfit is in the queue it
  * was accepted for. */
-void reconciler_split(struct reconciler_split *split, const struct production *production,
+void reconciler_split(struct reconciler_split *split, const struct reconciler_route *route,
                       const struct store_unfinished *rows, size_t count, bool whole);
 
 #endif

@@ -160,6 +160,7 @@ static const struct store_ops ops = {
     .dismiss = store_pg_dismiss,
     .publish = store_pg_publish,
     .production = store_pg_production,
+    .production_of = store_pg_production_of,
     .attend = store_pg_attend,
     .older = store_pg_older,
     .free = store_pg_free,

@@ -49,6 +49,7 @@ enum store_statement {
     STATEMENT_FORGET_GONE,
     STATEMENT_PUBLISH,
     STATEMENT_PRODUCTION,
+    STATEMENT_PRODUCTION_OF,
     STATEMENT_ATTEND,
     STATEMENT_OLDER,
     STATEMENT_COUNT,
@@ -210,6 +211,8 @@ void store_pg_dismiss(struct store *, const char *item, const struct uuid *ids, 
 void store_pg_publish(struct store *, struct slice text, struct slice hash, const char *by,
                       bool only_first, store_production_done *done, void *arg);
 void store_pg_production(struct store *, int64_t known, store_production_done *done, void *arg);
+void store_pg_production_of(struct store *, int64_t version, store_production_done *done,
+                            void *arg);
 void store_pg_attend(struct store *, const char *id, const char *kind, int64_t version,
                      int64_t ttl_ms, store_attended *done, void *arg);
 void store_pg_older(struct store *, const char *item, int64_t version, store_older_done *done,

@@ -11,6 +11,9 @@ static const struct pg_statement production_statement = {
     STATEMENT_PRODUCTION,
     "SELECT version, hash, at, CASE WHEN version <> $1::int8 THEN text END FROM hie.productions"
     " ORDER BY version DESC LIMIT 1"};
+static const struct pg_statement production_of_statement = {
+    STATEMENT_PRODUCTION_OF,
+    "SELECT version, hash, at, text FROM hie.productions WHERE version = $1::int8"};
 /* The statement does not see its own row. */
 static const struct pg_statement attend_statement = {
     STATEMENT_ATTEND,
@@ -105,6 +108,14 @@ void store_pg_production(struct store *store, int64_t known, store_production_do
     struct fleet_op *op = new_fleet(store, NULL, known, arg);
     op->told = done;
     store_op_send(&op->op, LINK_SCANS, &production_statement, encode_production, on_told);
+}
+
+void store_pg_production_of(struct store *store, int64_t version, store_production_done *done,
+                            void *arg)
+{
+    struct fleet_op *op = new_fleet(store, NULL, version, arg);
+    op->told = done;
+    store_op_send(&op->op, LINK_SCANS, &production_of_statement, encode_production, on_told);
 }
 
 /* ---- who runs by it ---- */

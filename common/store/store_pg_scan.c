@@ -24,8 +24,8 @@ _Static_assert(MESSAGE_INLINE_MAX == 65536 && STORE_BATCH_BYTES == 33554432, "th
     " coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = r.correlation_id"     \
     " AND t.run = r.run AND " BETWEEN("t.correlation_id", low, high)                               \
     " ORDER BY t.attempt DESC LIMIT 1), r.due_at),"                                                \
-    " r.seq, coalesce(r.partition, -1::int2), r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, r.message_type,"  \
-    " r.sender, r.content_type, r.meta, r.version,"                                                           \
+    " r.seq, coalesce(r.partition, -1::int2), coalesce(r.version, 0), r.parent_id, r.direction, r.priority, r.ordering_key, r.control_id, r.message_type,"  \
+    " r.sender, r.content_type, r.meta,"                                                           \
     " CASE WHEN octet_length(r.body) <= 65536"                                                     \
     " AND sum(least(octet_length(r.body), 65537)) OVER (ORDER BY r.seq) <= 33554432"               \
     " THEN r.body END, octet_length(r.body)"
@@ -36,7 +36,7 @@ static const struct pg_statement unfinished_statement = {
     "SELECT a.correlation_id, a.item, a.pattern, a.received_at,"
     " coalesce((SELECT t.due_at FROM hie.attempts t WHERE t.correlation_id = p.correlation_id"
     " AND t.run = p.run ORDER BY t.attempt DESC LIMIT 1), a.due_at), p.seq,"
-    " coalesce(a.partition, -1::int2), p.looked_at, p.last_seq"
+    " coalesce(a.partition, -1::int2), coalesce(a.version, 0), p.looked_at, p.last_seq"
     " FROM (SELECT * FROM hie.open_page($1::int8, $3::int8::int4) o"
     " ORDER BY o.seq NULLS FIRST LIMIT $2::int8 + 1) p"
     " LEFT JOIN LATERAL (SELECT * FROM hie.accepted b WHERE b.correlation_id = p.correlation_id"
@@ -98,22 +98,22 @@ static void read_light(const struct pg_result *result, size_t row, struct store_
     m->due_ms = pg_get_time(result, row, 4) / 1000;
     m->seq = pg_get_int(result, row, 5);
     m->partition = (int)pg_get_int(result, row, 6);
+    m->version = pg_get_int(result, row, 7);
 }
 
 static void read_whole(const struct pg_result *result, size_t row, struct store_unfinished *ret)
 {
     struct store_message *m = &ret->message;
     read_light(result, row, ret);
-    m->parent = pg_get_uuid(result, row, 7);
-    m->direction = (enum message_direction)pg_get_int(result, row, 8);
-    m->priority = (int)pg_get_int(result, row, 9);
-    m->ordering_key = pg_get_bytes(result, row, 10);
-    m->control_id = pg_get_bytes(result, row, 11);
-    m->message_type = pg_get_bytes(result, row, 12);
-    m->sender = pg_get_bytes(result, row, 13);
-    m->content_type = pg_get_bytes(result, row, 14);
-    m->meta = pg_get_bytes(result, row, 15);
-    m->version = pg_get_int(result, row, 16);
+    m->parent = pg_get_uuid(result, row, 8);
+    m->direction = (enum message_direction)pg_get_int(result, row, 9);
+    m->priority = (int)pg_get_int(result, row, 10);
+    m->ordering_key = pg_get_bytes(result, row, 11);
+    m->control_id = pg_get_bytes(result, row, 12);
+    m->message_type = pg_get_bytes(result, row, 13);
+    m->sender = pg_get_bytes(result, row, 14);
+    m->content_type = pg_get_bytes(result, row, 15);
+    m->meta = pg_get_bytes(result, row, 16);
     struct slice body = pg_get_bytes(result, row, 17);
     m->body = body_of(body.ptr, body.len);
     ret->body_len = (uint64_t)pg_get_int(result, row, 18);
@@ -142,11 +142,11 @@ static void on_unfinished(struct pg_request *request, const struct pg_answer *an
         rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
         for (size_t i = 0; i < count; i++)
             read_light(result, i + 1, &rows[i]);
-        int64_t looked_at = pg_get_int(result, 0, 7);
+        int64_t looked_at = pg_get_int(result, 0, 8);
         if (count == op->limit)
             next_seq = rows[count - 1].message.seq;
         else if (looked_at)
-            next_seq = pg_get_int(result, 0, 8);
+            next_seq = pg_get_int(result, 0, 9);
         end = count < op->limit && looked_at < STORE_LOOK_MAX;
     }
     store_op_detach(&op->op);

@@ -19,6 +19,14 @@ static struct fake_store store;
 static struct fake_queue queue;
 static struct reconciler *reconciler;
 
+static const struct item *route_row(void *arg, const char *item_id, int64_t version)
+{
+    (void)arg;
+    (void)version;
+    return production_find(production, slice_text(item_id));
+}
+static const struct reconciler_route route = {.item = route_row};
+
 static void setup(void)
 {
     struct diagnostics diagnostics;
@@ -30,7 +38,7 @@ static void setup(void)
     metrics = metrics_new();
     fake_store_init(&store);
     fake_queue_init(&queue);
-    reconciler = reconciler_new(loop, production, &queue.queue, &store.store, "me", metrics);
+    reconciler = reconciler_new(loop, &route, &queue.queue, &store.store, "me", metrics);
 }
 
 static void teardown(void)
@@ -230,7 +238,7 @@ START_TEST(the_end_of_the_process_gives_the_lease_back)
     reconciler_stop(reconciler); /* nothing to give back */
     ck_assert_uint_eq(fake_store_pending(&store), 0);
     reconciler_free(reconciler);
-    reconciler = reconciler_new(loop, production, &queue.queue, &store.store, "me", metrics);
+    reconciler = reconciler_new(loop, &route, &queue.queue, &store.store, "me", metrics);
     reconciler_links_changed(reconciler, true, true);
     reconciler_compare(reconciler);
     answer_lease(7);

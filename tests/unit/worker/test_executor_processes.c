@@ -5,8 +5,6 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
-#define DIES_MARK "/tmp/hie-test-dies"
-
 static void open_item(int index)
 {
     executor = executor_processes_new(&env, &production->items[index]);
@@ -200,10 +198,12 @@ END_TEST
 
 START_TEST(they_start_again_when_they_can)
 {
-    close(open(DIES_MARK, O_CREAT | O_CLOEXEC, 0600));
+    char mark[] = "/tmp/hie-test-dies-XXXXXX";
+    close(mkstemp(mark));
+    setenv(TEST_DIES, mark, 1);
     open_item(3);
     RUN_LOOP_UNTIL(loop, executor->paused);
-    unlink(DIES_MARK);
+    unlink(mark);
     RUN_LOOP_UNTIL(loop, !executor->paused); /* by itself */
     struct test_job *test = start_on(3, "echo");
     test_wait(test);

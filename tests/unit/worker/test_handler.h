@@ -20,20 +20,19 @@
 #include <time.h>
 #include <unistd.h>
 
+#define TEST_DIES                                                                                  \
+    "HIE_TEST_DIES" /* names a file: while it is there, children of the item Dies die at their start */
+
 enum { LARGE = 20 << 20 };
 
 /* ---- the class: the body's first word says what to do ---- */
 
 struct test_state {
-    const struct production *production;
     struct loop *loop;
     struct loop_timer timer;
     struct job *waits;
     int jobs;
 };
-
-static const struct production
-    *test_production; /* the worker's; a child finds its own by the item */
 
 static bool says(const struct job *job, const char *word)
 {
@@ -60,7 +59,8 @@ static int test_open(const struct handler_env *env, const struct item *item, voi
 {
     if (strcmp(item->id, "Refuses") == 0)
         return err_set(err, ERR_CONFIG, "it does not open here");
-    if (strcmp(item->id, "Dies") == 0 && access("/tmp/hie-test-dies", F_OK) == 0)
+    const char *mark = getenv(TEST_DIES);
+    if (strcmp(item->id, "Dies") == 0 && mark && access(mark, F_OK) == 0)
         raise(SIGKILL);
     struct test_state *state = mem_alloc(sizeof(*state));
     state->loop = env->loop;
@@ -110,11 +110,9 @@ static void test_write_garbage(const struct job *job)
         err_set(&err, ERR_REJECTED, "of another message");
         wire_put_failed(&out, UUID_NONE, &err);
     } else {
-        struct wire_frame claim = {.type = WIRE_DONE};
         char head[8] = {WIRE_DONE, 0, 0, 0, (char)0xff, (char)0xff, (char)0xff, 0x7f};
         ssize_t n = write(CHILD_FD, head, sizeof(head));
         (void)n;
-        (void)claim;
     }
     wire_out_flush(&out, CHILD_FD);
     wire_out_done(&out);
@@ -298,7 +296,6 @@ static inline void test_setup(void)
     diagnostics_print(&diagnostics, "test");
     diagnostics_done(&diagnostics);
     ck_assert_ptr_nonnull(production);
-    test_production = production;
     loop = loop_new();
     loop_timer_init(&test_ticker, loop, test_tick, &test_ticker);
     loop_timer_set(&test_ticker, 20);

@@ -156,6 +156,23 @@ START_TEST(a_completion_may_submit_again)
 }
 END_TEST
 
+START_TEST(without_threads_it_runs_where_it_is_submitted)
+{
+    struct offload *offload = offload_new(loop, 0);
+    struct test_work work = new_work(1), victim = new_work(1);
+    offload_submit(offload, &work.work);
+    ck_assert_int_eq(work.runs, 1);
+    ck_assert(pthread_equal(work.ran_in, pthread_self()));
+    ck_assert_int_eq(done_count, 0); /* its completion comes on the loop all the same */
+    offload_submit(offload, &victim.work);
+    ck_assert(offload_withdraw(offload, &victim.work));
+    run_loop();
+    ck_assert_int_eq(work.dones, 1);
+    ck_assert_int_eq(victim.dones, 0);
+    offload_free(offload);
+}
+END_TEST
+
 START_TEST(withdrawn_before_it_began)
 {
     struct offload *offload = offload_new(loop, 1);
@@ -281,6 +298,7 @@ int main(void)
     tcase_add_test(tests, many_complete_once_each_in_other_threads);
     tcase_add_test(tests, threads_run_side_by_side);
     tcase_add_test(tests, a_completion_may_submit_again);
+    tcase_add_test(tests, without_threads_it_runs_where_it_is_submitted);
     tcase_add_test(tests, withdrawn_before_it_began);
     tcase_add_test(tests, the_last_of_the_queue_withdrawn_then_another_submitted);
     tcase_add_test(tests, withdrawn_while_it_runs_waits_for_it);

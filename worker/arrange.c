@@ -1,0 +1,223 @@
+#include "arrange.h"
+
+#include "base/log.h"
+#include "base/mem.h"
+#include "worker.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define REAP_MS 100
+
+static bool names_item(const char *list, const char *id)
+{
+    size_t len = strlen(id);
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        if (strncmp(at, id, len) == 0 && (at[len] == ',' || at[len] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+static struct lane *add_lane(struct worker *worker, struct production *production,
+                             const struct item *item, struct err *err)
+{
+    struct lane *lane = mem_alloc(sizeof(*lane));
+    bool runs = item->enabled && (!worker->items || names_item(worker->items, item->id));
+    lane_init(lane, worker, production_ref(production), item, runs);
+    TAILQ_INSERT_TAIL(&worker->all_lanes, lane, in_worker);
+    if (runs && lane_open(lane, err)) {
+        lane->retiring = true;
+        return NULL;
+    }
+    lane_links_changed(lane);
+    return lane;
+}
+
+static void free_lane(struct lane *lane)
+{
+    struct production *production = lane->production;
+    TAILQ_REMOVE(&lane->worker->all_lanes, lane, in_worker);
+    lane_done(lane);
+    free(lane);
+    production_free(production);
+}
+
+/* ---- one item ---- */
+
+static bool is_of(const struct lane *lane, const char *item_id)
+{
+    return strcmp(lane->item->id, item_id) == 0;
+}
+
+/* The lane that finishes what is older; made anew where this worker joined in the midst of the change. */
+static struct lane *closing_lane(struct worker *worker, const struct fleet_shape *shape)
+{
+    struct lane *lane;
+    struct err err;
+    if (shape->stage != FLEET_CLOSING)
+        return NULL;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (!lane->retiring && is_of(lane, shape->old->id) &&
+            item_same_queue(lane->item, shape->old))
+            return lane;
+    }
+    lane = add_lane(worker, shape->old_production, shape->old, &err);
+    if (!lane)
+        log_error("item_cannot_start", LOG_WORD("item", shape->old->id), LOG_ERR(&err));
+    return lane;
+}
+
+/* Retires all lanes of the item but these two; whether any is left of those. */
+static bool retire_others(struct worker *worker, const char *item_id, const struct lane *current,
+                          const struct lane *closing)
+{
+    struct lane *lane;
+    bool others = false;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (!is_of(lane, item_id) || lane == current || lane == closing)
+            continue;
+        others = true;
+        lane_retire(lane);
+    }
+    if (others)
+        loop_timer_set(&worker->reap, REAP_MS);
+    return others;
+}
+
+void arrange_item(struct worker *worker, const char *item_id)
+{
+    struct fleet_shape shape = {.stage = FLEET_OPEN};
+    struct lane *current = worker_lane(worker, item_id);
+    if (worker->fleet)
+        shape = fleet_shape(worker->fleet, item_id);
+    struct lane *closing = closing_lane(worker, &shape);
+    bool others = retire_others(worker, item_id, current, closing);
+    if (closing)
+        closing->open = true;
+    if (current && current != closing)
+        current->open = shape.stage == FLEET_OPEN && !(others && current->fifo);
+    if (current)
+        lane_pump(current);
+    ownership_refresh(&worker->ownership);
+}
+
+void arrange_all(struct worker *worker)
+{
+    for (size_t i = 0; i < worker->production->item_count; i++)
+        arrange_item(worker, worker->production->items[i].id);
+}
+
+/* ---- the whole ---- */
+
+static void name_items(struct worker *worker)
+{
+    struct buffer names;
+    buffer_init(&names, 1u << 20);
+    for (size_t i = 0; i < worker->production->item_count; i++) {
+        if (worker->lanes[i]->runs)
+            buffer_printf(&names, "%s%s", names.len ? "," : "", worker->lanes[i]->item->id);
+    }
+    buffer_append_byte(&names, '\0');
+    free(worker->item_names);
+    worker->item_names = names.data;
+}
+
+/* The lane of the version before, where its item says the same; else a new one. */
+static struct lane *lane_for(struct worker *worker, const struct item *item, struct lane *before,
+                             struct err *err)
+{
+    if (before && before->item->text_hash == item->text_hash &&
+        item_same_queue(before->item, item))
+        return before;
+    struct lane *lane = add_lane(worker, worker->production, item, err);
+    if (lane)
+        return lane;
+    log_error("item_cannot_start", LOG_WORD("item", item->id), LOG_ERR(err));
+    health_set(worker->health, item->id, false, err->text);
+    return NULL;
+}
+
+/* An item whose handler cannot start with its new settings: it is not claimed for until a next version. */
+static struct lane *lane_without_handler(struct worker *worker, const struct item *item)
+{
+    struct lane *lane = mem_alloc(sizeof(*lane));
+    lane_init(lane, worker, production_ref(worker->production), item, false);
+    TAILQ_INSERT_TAIL(&worker->all_lanes, lane, in_worker);
+    lane_links_changed(lane);
+    return lane;
+}
+
+void arrange_production(struct worker *worker)
+{
+    struct production *before = worker->production;
+    struct production *after = production_ref(fleet_production(worker->fleet));
+    struct lane **lanes = mem_array(after->item_count, sizeof(struct lane *));
+    struct err err;
+    worker->production = after;
+    for (size_t i = 0; i < after->item_count; i++) {
+        const struct item *item = &after->items[i], *old;
+        old = production_find(before, slice_text(item->id));
+        lanes[i] = lane_for(worker, item, old ? worker->lanes[old->index] : NULL, &err);
+        if (lanes[i])
+            health_set(worker->health, item->id, true, "");
+        else
+            lanes[i] = lane_without_handler(worker, item);
+    }
+    free(worker->lanes);
+    worker->lanes = lanes;
+    name_items(worker);
+    for (size_t i = 0; i < before->item_count; i++)
+        arrange_item(worker, before->items[i].id);
+    arrange_all(worker);
+    production_free(before);
+}
+
+static void on_reap(void *arg)
+{
+    struct worker *worker = arg;
+    struct lane *lane, *next;
+    bool left = false;
+    for (lane = TAILQ_FIRST(&worker->all_lanes); lane; lane = next) {
+        next = TAILQ_NEXT(lane, in_worker);
+        if (!lane->retiring)
+            continue;
+        if (!lane_is_over(lane)) {
+            left = true;
+            continue;
+        }
+        char id[65];
+        snprintf(id, sizeof(id), "%s", lane->item->id);
+        free_lane(lane);
+        arrange_item(worker, id);
+    }
+    if (left)
+        loop_timer_set(&worker->reap, REAP_MS);
+}
+
+int arrange_init(struct worker *worker, struct err *err)
+{
+    struct production *production = worker->production;
+    TAILQ_INIT(&worker->all_lanes);
+    loop_timer_init(&worker->reap, worker->loop, on_reap, worker);
+    worker->lanes = mem_array(production->item_count, sizeof(struct lane *));
+    for (size_t i = 0; i < production->item_count; i++) {
+        worker->lanes[i] = add_lane(worker, production, &production->items[i], err);
+        if (!worker->lanes[i])
+            return -1;
+    }
+    name_items(worker);
+    return 0;
+}
+
+void arrange_done(struct worker *worker)
+{
+    struct lane *lane;
+    while ((lane = TAILQ_FIRST(&worker->all_lanes)))
+        free_lane(lane);
+    loop_timer_done(&worker->reap);
+    free(worker->lanes);
+    free(worker->item_names);
+}
