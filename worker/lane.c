@@ -279,7 +279,7 @@ void lane_init(struct lane *lane, struct worker *worker, const struct item *item
 {
     *lane = (struct lane){.worker = worker, .item = item, .runs = runs};
     lane->handler = handler_classes[item->class->id];
-    lane->name = (struct queue_name){.item = item->id, .pattern = item->messaging_pattern};
+    lane->name = queue_name_of(item, 0);
     lane->immediate = lane->handler->immediate && lane->handler->immediate(item);
     TAILQ_INIT(&lane->jobs);
     TAILQ_INIT(&lane->running);
