@@ -220,7 +220,7 @@ local function missing(keys, args)
     return lacks
 end
 
--- KEYS stream index; ARGV cids. Returns 1 for each whose entry is in a worker's hand.
+-- KEYS stream index; ARGV cids. Returns 1 for each whose entry is in a worker's hand; what was put down is in none.
 local function held(keys, args)
     check_keys(keys, 2)
     count_of(args, 1, 1)
@@ -230,7 +230,7 @@ local function held(keys, args)
         flags[i] = 0
         if place and find(place, ENTRY_ID) then
             local pending = try('XPENDING', keys[1], GROUP, place, place, 1)
-            flags[i] = pending[1] and 1 or 0
+            flags[i] = pending[1] and pending[1][3] < PUT_DOWN and 1 or 0
         end
     end
     return flags

@@ -60,6 +60,9 @@ START_TEST(what_was_handed_back_is_inherited_in_order)
     for (int i = 0; i < 2; i++)
         hand_back(&alice, FIFO, &two);
     ck_assert_int_eq(depth(&door, FIFO).in_hand, 5); /* in their places */
+    ck_assert(is_held(&door, FIFO, entries[0].id));
+    ck_assert(!is_held(&door, FIFO, entries[1].id));
+    ck_assert(!is_missing(&door, FIFO, entries[1].id));
     ck_assert_uint_eq(claim_count(&bob, FIFO, 0, false), 0);
     ck_assert_str_eq(bodies_of(inherit(&bob, FIFO, 9)), "!0 1 2 !3 !4 ");
     ck_assert_str_eq(bodies_of(inherit(&bob, FIFO, 9)), ""); /* it has them */
