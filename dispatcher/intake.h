@@ -19,7 +19,7 @@
  *
  * By the WAL, the answer leaves after the commit and the enqueue; when the enqueue fails or is slow it leaves anyway, since the
  * row suffices: the reconciler brings the message into its queue. Past the item's ack_timeout the answer is ERR_OUTCOME_UNKNOWN
- * in every state that waits for a server (RESERVING: ERR_UNAVAILABLE, nothing was done), whatever happens later.
+ * in every state that waits for a server (RESERVING, where Redis alone would keep it: ERR_UNAVAILABLE, nothing was done), whatever happens later.
  *
  * By Redis alone go the messages of items whose persistence has no WAL: the answer waits for the enqueue, which is all that keeps
  * them, and PostgreSQL may be away. An enqueue whose outcome is unknown is repeated once, when Redis is back. Of such items, two kinds
@@ -28,8 +28,8 @@
  *
  * Repeats: while a message with a key is in hand, further ones with that key follow it. It keeps the key to itself until its
  * outcome is known, so no two rows of a batch share one. After an unknown outcome the look-up of its id decides; a message with a key
- * that is not there is written again, since it may have been left out as a repeat: the store then says of what (of itself: the lost commit
- * came after all). */
+ * that is not there is written again, since it may have been left out as a repeat: the store then says of what. When the lost commit
+ * came after all, the second writing fails or repeats itself. */
 #ifndef HIE_INTAKE_H
 #define HIE_INTAKE_H
 
