@@ -520,6 +520,14 @@ void callers_stop(struct callers *callers)
 
 /* ---- life ---- */
 
+static struct metric *late_of(struct callers *callers, const struct item *item)
+{
+    struct metric_label labels[2] = {{"item", item->id},
+                                     {"pattern", messaging_pattern_words[item->messaging_pattern]}};
+    return metrics_counter(callers->metrics, "hie_callers_late_total",
+                           "Callers whose time was up before the end", labels, 2);
+}
+
 void callers_init(struct callers *callers, struct loop *loop, const struct production *production,
                   struct queue *queue, struct store *store, struct metrics *metrics)
 {
@@ -535,14 +543,9 @@ void callers_init(struct callers *callers, struct loop *loop, const struct produ
     callers->found = metrics_counter(
         metrics, "hie_replies_found_total",
         "Ends whose publication was missed and that were found by looking", NULL, 0);
-    callers->late = mem_array(production->item_count, sizeof(struct metric *));
-    for (size_t i = 0; i < production->item_count; i++) {
-        const struct item *item = &production->items[i];
-        struct metric_label labels[2] = {
-            {"item", item->id}, {"pattern", messaging_pattern_words[item->messaging_pattern]}};
-        callers->late[i] = metrics_counter(metrics, "hie_callers_late_total",
-                                           "Callers whose time was up before the end", labels, 2);
-    }
+    callers->metrics = metrics;
+    for (size_t i = 0; i < production->item_count; i++)
+        (void)late_of(callers, &production->items[i]);
 }
 
 void callers_done(struct callers *callers)
@@ -554,11 +557,10 @@ void callers_done(struct callers *callers)
         free(waited);
     }
     free(callers->look);
-    free(callers->late);
     loop_timer_done(&callers->tick);
 }
 
 void callers_count_late(struct callers *callers, const struct item *item)
 {
-    metric_add(callers->late[item->index], 1);
+    metric_add(late_of(callers, item), 1);
 }

@@ -80,7 +80,7 @@ struct callers {
     struct look *look; /* under way; NULL: none */
     int64_t look_after_us, look_started_us;
     struct metric *waiting, *found;
-    struct metric **late; /* by item index */
+    struct metrics *metrics;
 };
 
 void callers_init(struct callers *callers, struct loop *loop, const struct production *production,

@@ -12,16 +12,23 @@
 
 #define DRAIN_TICK_MS 20
 #define STOP_US 200000
+#define RETIRED_US 900000000 /* past any link's patience */
 
 /* ---- links ---- */
 
 static void links_changed(struct dispatcher *dispatcher)
 {
-    intake_link_changed(&dispatcher->intake, dispatcher->queue_up, dispatcher->store_up);
+    struct generation *each;
+    STAILQ_FOREACH(each, &dispatcher->retired, link)
+    {
+        intake_link_changed(&each->intake, dispatcher->queue_up, dispatcher->store_up);
+    }
+    intake_link_changed(&dispatcher->now->intake, dispatcher->queue_up, dispatcher->store_up);
+    fleet_links_changed(dispatcher->fleet, dispatcher->queue_up, dispatcher->store_up);
     callers_link_changed(&dispatcher->callers, dispatcher->queue_up, dispatcher->store_up);
     reconciler_links_changed(dispatcher->reconciler, dispatcher->queue_up, dispatcher->store_up);
-    dispatcher->gauges.queue_up = dispatcher->queue_up;
-    dispatcher->gauges.store_up = dispatcher->store_up;
+    dispatcher->now->gauges.queue_up = dispatcher->queue_up;
+    dispatcher->now->gauges.store_up = dispatcher->store_up;
 }
 
 static void on_queue_up(void *arg, bool fresh)
@@ -85,9 +92,20 @@ static void on_unqueued(void *arg)
 
 /* ---- drain: listeners close, each connection ends at a message boundary, what is in hand gets its answer ---- */
 
+static size_t in_hand(const struct dispatcher *dispatcher)
+{
+    const struct generation *each;
+    size_t count = dispatcher->now->intake.in_hand;
+    STAILQ_FOREACH(each, &dispatcher->retired, link)
+    {
+        count += each->intake.in_hand;
+    }
+    return count;
+}
+
 static bool is_idle(const struct dispatcher *dispatcher)
 {
-    bool idle = intake_idle(&dispatcher->intake) && http_front_idle(&dispatcher->http);
+    bool idle = in_hand(dispatcher) == 0 && http_front_idle(&dispatcher->http);
     for (size_t i = 0; i < dispatcher->mllp_started; i++)
         idle = idle && mllp_front_idle(&dispatcher->mllp[i]);
     return idle;
@@ -104,7 +122,7 @@ static void on_drain_tick(void *arg)
         late = false;
     }
     if (is_idle(dispatcher) || late) {
-        log_info("drained", LOG_INT("left", (int64_t)dispatcher->intake.in_hand));
+        log_info("drained", LOG_INT("left", (int64_t)in_hand(dispatcher)));
         loop_stop(dispatcher->loop);
         return;
     }
@@ -116,12 +134,11 @@ static void on_terminate(void *arg)
     struct dispatcher *dispatcher = arg;
     if (dispatcher->draining)
         _exit(111); /* the second one: at once; the WAL has what was accepted */
-    log_info("draining", LOG_INT("in_hand", (int64_t)dispatcher->intake.in_hand));
+    log_info("draining", LOG_INT("in_hand", (int64_t)in_hand(dispatcher)));
     dispatcher->draining = true;
     health_drain(dispatcher->health);
     reconciler_stop(dispatcher->reconciler);
-    dispatcher->drain_until_us =
-        clock_mono_us() + dispatcher->production->worker.drain_timeout_ms * 1000;
+    dispatcher->drain_until_us = clock_mono_us() + dispatcher->own->worker.drain_timeout_ms * 1000;
     callers_drain(&dispatcher->callers); /* a long poll gets its answer as things are */
     http_front_drain(&dispatcher->http);
     for (size_t i = 0; i < dispatcher->mllp_started; i++)
@@ -129,18 +146,97 @@ static void on_terminate(void *arg)
     loop_timer_set(&dispatcher->drain_timer, 0);
 }
 
-static void on_hangup(void *arg)
+/* ---- the production ---- */
+
+static void on_reloaded(void *arg, const struct err *err, const struct fleet_reloaded *result)
 {
     (void)arg;
-    log_warn("reload_refused",
-             LOG_WORD("reason", "not yet supported; restart to change the production"));
+    if (err->code != ERR_NONE)
+        log_warn("reload_failed", LOG_ERR(err));
+    else if (!result->refused)
+        log_info("reloaded", LOG_INT("version", result->version),
+                 LOG_INT("changed", result->changed));
+}
+
+static void on_hangup(void *arg)
+{
+    struct dispatcher *dispatcher = arg;
+    fleet_reload(dispatcher->fleet, on_reloaded, dispatcher);
+}
+
+static struct generation *new_generation(struct dispatcher *dispatcher)
+{
+    const struct production *production = fleet_production(dispatcher->fleet);
+    struct generation *generation = mem_alloc(sizeof(*generation));
+    struct intake *intake = &generation->intake;
+    intake_init(intake, dispatcher->loop, production, dispatcher->queue, dispatcher->store,
+                dispatcher->metrics);
+    dispatcher->budget.bytes_max = intake->own_budget.bytes_max;
+    intake->budget = &dispatcher->budget;
+    intake->fleet = dispatcher->fleet;
+    intake->on_unqueued = on_unqueued;
+    intake->on_unqueued_arg = dispatcher;
+    intake->listener = dispatcher->id;
+    queue_gauges_init(&generation->gauges, dispatcher->loop, production, dispatcher->queue,
+                      dispatcher->store, dispatcher->metrics);
+    return generation;
+}
+
+static void free_generation(struct generation *generation)
+{
+    queue_gauges_done(&generation->gauges);
+    intake_done(&generation->intake);
+    free(generation);
+}
+
+/* Calls that it made may be under way for as long as a link waits for an answer. */
+static void free_retired(struct dispatcher *dispatcher)
+{
+    struct generation *oldest;
+    while ((oldest = STAILQ_FIRST(&dispatcher->retired)) && intake_idle(&oldest->intake) &&
+           clock_mono_us() - oldest->retired_us > RETIRED_US) {
+        STAILQ_REMOVE_HEAD(&dispatcher->retired, link);
+        free_generation(oldest);
+    }
+}
+
+static void on_production(void *arg)
+{
+    struct dispatcher *dispatcher = arg;
+    struct generation *before = dispatcher->now;
+    free_retired(dispatcher);
+    dispatcher->now = new_generation(dispatcher);
+    before->retired_us = clock_mono_us();
+    STAILQ_INSERT_TAIL(&dispatcher->retired, before, link);
+    queue_gauges_retire(&before->gauges, fleet_production(dispatcher->fleet));
+    dispatcher->http.production = fleet_production(dispatcher->fleet);
+    dispatcher->http.intake = &dispatcher->now->intake;
+    dispatcher->http.gauges = &dispatcher->now->gauges;
+    for (size_t i = 0; i < dispatcher->mllp_started; i++)
+        dispatcher->mllp[i].intake = &dispatcher->now->intake;
+    links_changed(dispatcher);
+}
+
+/* What waited for its queue is brought at once. */
+static void on_shape(void *arg, const char *item_id)
+{
+    struct dispatcher *dispatcher = arg;
+    if (fleet_shape(dispatcher->fleet, item_id).stage == FLEET_OPEN)
+        reconciler_compare(dispatcher->reconciler);
+}
+
+/* What came in under a version before is in the WAL, or refused. */
+static bool is_settled(void *arg)
+{
+    struct dispatcher *dispatcher = arg;
+    return in_hand(dispatcher) == dispatcher->now->intake.in_hand;
 }
 
 /* ---- life ---- */
 
-static void connect_links(struct dispatcher *dispatcher)
+static void connect_links(struct dispatcher *dispatcher, const char *config)
 {
-    const struct production *production = dispatcher->production;
+    const struct production *production = dispatcher->own;
     struct queue_redis_options queue_options = {.url = production->redis.url,
                                                 .key_prefix = production->redis.key_prefix,
                                                 .listener = dispatcher->id,
@@ -157,16 +253,32 @@ static void connect_links(struct dispatcher *dispatcher)
                                              .on_fatal = on_fatal,
                                              .arg = dispatcher};
     dispatcher->store = store_pg_new(dispatcher->loop, &store_options);
-    dispatcher->reconciler = reconciler_new(dispatcher->loop, production, dispatcher->queue,
+    dispatcher->fleet = fleet_new(&(struct fleet_options){.loop = dispatcher->loop,
+                                                          .queue = dispatcher->queue,
+                                                          .store = dispatcher->store,
+                                                          .id = dispatcher->id,
+                                                          .kind = "dispatcher",
+                                                          .path = config,
+                                                          .own = dispatcher->own,
+                                                          .health = dispatcher->health,
+                                                          .metrics = dispatcher->metrics,
+                                                          .on_production = on_production,
+                                                          .is_settled = is_settled,
+                                                          .on_shape = on_shape,
+                                                          .arg = dispatcher});
+    struct reconciler_route route = fleet_reconciler_route(dispatcher->fleet);
+    dispatcher->reconciler = reconciler_new(dispatcher->loop, &route, dispatcher->queue,
                                             dispatcher->store, dispatcher->id, dispatcher->metrics);
 }
 
 static int start_fronts(struct dispatcher *dispatcher, struct err *err)
 {
-    const struct production *production = dispatcher->production;
-    if (http_front_start(&dispatcher->http, dispatcher->loop, production, &dispatcher->intake,
+    const struct production *production = dispatcher->own;
+    if (http_front_start(&dispatcher->http, dispatcher->loop, production, &dispatcher->now->intake,
                          dispatcher->store, &dispatcher->callers, dispatcher->health, err))
         return -1;
+    dispatcher->http.gauges = &dispatcher->now->gauges;
+    dispatcher->http.fleet = dispatcher->fleet;
     if (production->dispatcher.http_insecure)
         health_warn_insecure(dispatcher->health, "dispatcher.http.listen");
     log_info("listening", LOG_WORD("front", "http"),
@@ -174,8 +286,9 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
     dispatcher->mllp = mem_array(production->dispatcher.mllp_count, sizeof(*dispatcher->mllp));
     for (size_t i = 0; i < production->dispatcher.mllp_count; i++) {
         const struct mllp_listener *listener = &production->dispatcher.mllp[i];
-        if (mllp_front_start(&dispatcher->mllp[i], dispatcher->loop, listener, &dispatcher->intake,
-                             &dispatcher->callers, dispatcher->metrics, err))
+        if (mllp_front_start(&dispatcher->mllp[i], dispatcher->loop, listener,
+                             &dispatcher->now->intake, &dispatcher->callers, dispatcher->metrics,
+                             err))
             return -1;
         dispatcher->mllp_started++;
         if (listener->insecure)
@@ -186,10 +299,11 @@ static int start_fronts(struct dispatcher *dispatcher, struct err *err)
     return 0;
 }
 
-int dispatcher_init(struct dispatcher *dispatcher, const struct production *production,
-                    struct err *err)
+int dispatcher_init(struct dispatcher *dispatcher, struct production *production,
+                    const char *config, struct err *err)
 {
-    *dispatcher = (struct dispatcher){.production = production};
+    *dispatcher = (struct dispatcher){.own = production};
+    STAILQ_INIT(&dispatcher->retired);
     snprintf(dispatcher->id, sizeof(dispatcher->id), "dispatcher-%d-%04x", (int)getpid(),
              (unsigned)random_below(0x10000));
     dispatcher->loop = loop_new();
@@ -201,16 +315,10 @@ int dispatcher_init(struct dispatcher *dispatcher, const struct production *prod
     loop_watch_signal(&dispatcher->sigterm, dispatcher->loop, SIGTERM, on_terminate, dispatcher);
     loop_watch_signal(&dispatcher->sigint, dispatcher->loop, SIGINT, on_terminate, dispatcher);
     loop_watch_signal(&dispatcher->sighup, dispatcher->loop, SIGHUP, on_hangup, dispatcher);
-    connect_links(dispatcher);
-    intake_init(&dispatcher->intake, dispatcher->loop, production, dispatcher->queue,
-                dispatcher->store, dispatcher->metrics);
-    dispatcher->intake.on_unqueued = on_unqueued;
-    dispatcher->intake.on_unqueued_arg = dispatcher;
-    dispatcher->intake.listener = dispatcher->id;
+    connect_links(dispatcher, config);
+    dispatcher->now = new_generation(dispatcher);
     callers_init(&dispatcher->callers, dispatcher->loop, production, dispatcher->queue,
                  dispatcher->store, dispatcher->metrics);
-    queue_gauges_init(&dispatcher->gauges, dispatcher->loop, production, dispatcher->queue,
-                      dispatcher->store, dispatcher->metrics);
     return start_fronts(dispatcher, err);
 }
 
@@ -231,8 +339,13 @@ void dispatcher_done(struct dispatcher *dispatcher)
     if (dispatcher->http.loop)
         http_front_free(&dispatcher->http);
     callers_done(&dispatcher->callers);
-    queue_gauges_done(&dispatcher->gauges);
-    intake_done(&dispatcher->intake);
+    struct generation *each;
+    while ((each = STAILQ_FIRST(&dispatcher->retired))) {
+        STAILQ_REMOVE_HEAD(&dispatcher->retired, link);
+        free_generation(each);
+    }
+    free_generation(dispatcher->now);
+    fleet_free(dispatcher->fleet);
     health_free(dispatcher->health);
     metrics_free(dispatcher->metrics);
     loop_timer_done(&dispatcher->drain_timer);

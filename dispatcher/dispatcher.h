@@ -7,11 +7,24 @@
 #include "mllp_front.h"
 #include "ops/health.h"
 #include "queue_gauges.h"
+#include "store/fleet.h"
 #include "store/reconciler.h"
+
+/* What serves one version of the production. The one before stays until what it has in hand is over. */
+struct generation {
+    STAILQ_ENTRY(generation) link; /* in dispatcher->retired */
+    int64_t retired_us;            /* monotonic */
+    struct intake intake;
+    struct queue_gauges gauges;
+};
 
 struct dispatcher {
     struct loop *loop;
-    const struct production *production;
+    struct production *own; /* of this process's file: listeners, servers */
+    struct fleet *fleet;
+    struct generation *now;
+    STAILQ_HEAD(, generation) retired;
+    struct intake_budget budget;
     char id[96];
     struct queue *queue;
     struct store *store;
@@ -20,12 +33,10 @@ struct dispatcher {
     struct reconciler *reconciler;
     struct metrics *metrics;
     struct health *health;
-    struct intake intake;
     struct callers callers;
     struct http_front http;
     struct mllp_front *mllp; /* by listener */
     size_t mllp_started;
-    struct queue_gauges gauges;
     struct loop_timer drain_timer;
     struct loop_watch sigterm, sigint, sighup;
     bool draining, stopping; /* stopping: the drain's time is up, callers were told so */
@@ -34,8 +45,8 @@ struct dispatcher {
 };
 
 /* 0, or -1 with ERR_CONFIG or ERR_IO (it cannot listen). */
-int dispatcher_init(struct dispatcher *dispatcher, const struct production *production,
-                    struct err *err);
+int dispatcher_init(struct dispatcher *dispatcher, struct production *production,
+                    const char *config, struct err *err);
 /* Runs until drained; the exit code. */
 int dispatcher_run(struct dispatcher *dispatcher);
 void dispatcher_done(struct dispatcher *dispatcher);

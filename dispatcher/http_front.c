@@ -2,6 +2,7 @@
 #include "http_front.h"
 
 #include "dead_letter_api.h"
+#include "item_api.h"
 
 #include <stdio.h>
 
@@ -40,8 +41,14 @@ static void on_item_request(struct http_front *front, struct http_request *reque
         return;
     }
     const struct item *item = production_find(front->production, id);
+    enum http_method method = http_request_method(request);
+    bool get = method == HTTP_METHOD_GET || method == HTTP_METHOD_HEAD;
     if (!item)
         http_answer_problem(request, 404, "there is no such item", NULL, 0);
+    else if (rest.len == 0 && get)
+        item_api_get(front, request, item);
+    else if (rest.len == 0)
+        http_front_wrong_method(request, "GET, HEAD");
     else if (!dead_letter_api(front, request, item, rest))
         http_answer_problem(request, 404, "there is nothing at this path", NULL, 0);
 }
@@ -53,6 +60,20 @@ static void on_request(void *arg, struct http_request *request)
     struct slice path = http_request_path(request);
     if (health_handle(front->health, request))
         return;
+    if (slice_is(path, "/v1/items")) {
+        if (method == HTTP_METHOD_GET || method == HTTP_METHOD_HEAD)
+            item_api_get(front, request, NULL);
+        else
+            http_front_wrong_method(request, "GET, HEAD");
+        return;
+    }
+    if (slice_is(path, "/v1/reload")) {
+        if (method == HTTP_METHOD_POST)
+            item_api_reload(front, request);
+        else
+            http_front_wrong_method(request, "POST");
+        return;
+    }
     if (cut(&path, "/v1/items/")) {
         on_item_request(front, request, path);
         return;

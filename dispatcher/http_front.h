@@ -12,6 +12,8 @@ struct post; /* a message at the door: http_post.c */
 struct http_front {
     const struct production *production;
     struct intake *intake;
+    struct queue_gauges *gauges;
+    struct fleet *fleet;
     struct store *store;
     struct health *health;
     struct callers *callers;

@@ -60,7 +60,7 @@ void intake_release(struct message_intake *message)
     struct intake_list followers;
     intake_drop_key(message, &followers);
     intake->in_hand--;
-    intake->bytes_in_hand -= message->size;
+    intake->budget->bytes_in_hand -= message->size;
     free(message);
     intake_answer_followers(&followers, id, &intake_unknown_error);
 }
@@ -228,20 +228,30 @@ static bool goes_by_wal(const struct intake_request *request)
            !uuid_is_none(request->dedup_key);
 }
 
+/* What Redis alone would keep cannot wait for a queue to open. */
+static bool is_changing(const struct intake *intake, const struct item *item)
+{
+    return intake->fleet && !fleet_route(intake->fleet, item->id, intake->production->version);
+}
+
 static int check(struct intake *intake, const struct intake_request *request, struct err *err)
 {
     if (!request->item->enabled)
         return err_set(err, ERR_NOT_FOUND, "the item is disabled");
     if (request->body.len == 0)
         return err_set(err, ERR_INVALID, "the message is empty");
+    if (intake->fleet && !fleet_joined(intake->fleet))
+        return err_set(err, ERR_UNAVAILABLE, "the fleet's version is not known yet");
+    if (!goes_by_wal(request) && is_changing(intake, request->item))
+        return err_set(err, ERR_UNAVAILABLE, "the item's queue is changing");
     if (request->content_type.len > META_CONTENT_TYPE_MAX ||
         request->traceparent.len > META_TRACEPARENT_MAX || request->chain.len > META_CHAIN_MAX ||
         request->ordering_key.len > ITEM_ORDERING_KEY_MAX)
         return err_set(err, ERR_INVALID, "what comes with the message is too long");
     if (goes_by_wal(request) && !intake->store_up)
         return err_set(err, ERR_UNAVAILABLE, "the database is away");
-    if (intake->bytes_in_hand + sizeof(struct message_intake) + request->body.len >
-        intake->bytes_max)
+    if (intake->budget->bytes_in_hand + sizeof(struct message_intake) + request->body.len >
+        intake->budget->bytes_max)
         return err_set(err, ERR_UNAVAILABLE, "too many bytes in hand");
     return 0;
 }
@@ -349,7 +359,7 @@ static void take_in_hand(struct message_intake *message, enum intake_state state
     struct intake *intake = message->intake;
     message->state = state;
     TAILQ_INSERT_TAIL(&intake->lists[state], message, link);
-    intake->bytes_in_hand += message->size;
+    intake->budget->bytes_in_hand += message->size;
     if (intake->in_hand++ == 0)
         loop_timer_set(&intake->deadlines, DEADLINE_TICK_MS);
 }
@@ -479,7 +489,8 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
                               .production = production,
                               .queue = queue,
                               .store = store,
-                              .bytes_max = BYTES_IN_HAND_MAX,
+                              .own_budget = {.bytes_max = BYTES_IN_HAND_MAX},
+                              .budget = &intake->own_budget,
                               .least_ack_timeout_us = INT64_MAX};
     for (unsigned state = 0; state < INTAKE_ANSWERED; state++)
         TAILQ_INIT(&intake->lists[state]);
@@ -535,9 +546,9 @@ void intake_link_changed(struct intake *intake, bool queue_up, bool store_up)
 
 bool intake_hold(struct intake *intake, size_t *held, size_t now)
 {
-    if (now > *held && intake->bytes_in_hand + (now - *held) > intake->bytes_max)
+    if (now > *held && intake->budget->bytes_in_hand + (now - *held) > intake->budget->bytes_max)
         return false;
-    intake->bytes_in_hand += now - *held; /* wraps to a subtraction when it is less */
+    intake->budget->bytes_in_hand += now - *held; /* wraps to a subtraction when it is less */
     *held = now;
     return true;
 }

@@ -42,6 +42,7 @@
 #include "model/production.h"
 #include "ops/metrics.h"
 #include "queue/queue.h"
+#include "store/fleet.h"
 #include "store/store.h"
 
 #include <sys/queue.h>
@@ -91,9 +92,16 @@ struct intake_keys {
     uint64_t seed;
 };
 
+/* Bytes of messages in hand and of frames that have not ended; shared by the intakes of one dispatcher. */
+struct intake_budget {
+    size_t bytes_in_hand, bytes_max;
+};
+
+/* One intake serves one version of the production; the one before ends what it has in hand beside it. */
 struct intake {
     struct loop *loop;
     const struct production *production;
+    const struct fleet *fleet; /* NULL: queues never change (tests) */
     struct queue *queue;
     struct store *store;
     const char
@@ -107,9 +115,9 @@ struct intake {
     struct loop_timer deadlines;
     int64_t least_ack_timeout_us, timeouts_checked_us;
     bool queue_up, store_up, asking_unknown;
-    size_t in_hand;                  /* messages not yet freed */
-    size_t bytes_in_hand, bytes_max; /* theirs, and of frames that have not ended */
-    struct intake_metrics *metrics;  /* by item index */
+    size_t in_hand; /* messages not yet freed */
+    struct intake_budget *budget, own_budget;
+    struct intake_metrics *metrics; /* by item index */
     void (*on_unqueued)(
         void *arg); /* a message is durable but not in its queue: nudge the reconciler */
     void *on_unqueued_arg;

@@ -126,12 +126,19 @@ void intake_send(struct message_intake *message)
     batcher_add(&queue_of(message)->batcher, &message->batch, message->size);
 }
 
+/* While its item's queue changes a message waits in the WAL; the reconciler brings it when the queue is open. */
+static bool has_queue(const struct message_intake *message)
+{
+    const struct fleet *fleet = message->intake->fleet;
+    return !fleet || fleet_route(fleet, message->item->id, message->row.version);
+}
+
 void intake_start_queueing(struct message_intake *message)
 {
     struct intake *intake = message->intake;
     intake_move(message, INTAKE_QUEUEING);
     message->queueing_us = clock_mono_us();
-    if (intake->queue_up) {
+    if (intake->queue_up && has_queue(message)) {
         intake_send(message);
     } else {
         gate_unqueued(&intake->gate, message->item, 1);

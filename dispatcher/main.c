@@ -31,7 +31,7 @@ int main(int argc, char **argv)
         return code;
     struct dispatcher dispatcher;
     struct err err;
-    if (dispatcher_init(&dispatcher, program.production, &err)) {
+    if (dispatcher_init(&dispatcher, program.production, program.config, &err)) {
         log_error("start_failed", LOG_ERR(&err));
         code = err.code == ERR_CONFIG ? PROGRAM_EXIT_USAGE : PROGRAM_EXIT_TEMPORARY;
     } else {

@@ -53,7 +53,8 @@ struct mllp_peer {
 struct pending_ack {
     TAILQ_ENTRY(pending_ack) link;
     struct mllp_peer *peer;
-    struct caller caller; /* of one that awaits the end */
+    const struct item *item; /* as it was when the frame came */
+    struct caller caller;    /* of one that awaits the end */
     struct uuid id;
     bool in_intake;                      /* its callback is still to come */
     bool waits;                          /* for the end, not only until it is durable */
@@ -69,6 +70,12 @@ struct pending_ack {
 
 #define pending_of_caller(caller_)                                                                 \
     ((struct pending_ack *)((char *)(caller_)-offsetof(struct pending_ack, caller)))
+
+/* By its id: a reload may have changed or removed it. */
+static const struct item *item_of(const struct mllp_front *front)
+{
+    return production_find(front->intake->production, slice_text(front->listener->item_id));
+}
 
 static void free_peer_when_done(struct mllp_peer *peer)
 {
@@ -231,7 +238,7 @@ static void on_ended(struct caller *caller, enum caller_outcome outcome,
         build_end(pending, end);
         break;
     case CALLER_LATE:
-        callers_count_late(front->callers, front->listener->item);
+        callers_count_late(front->callers, pending->item);
         build_error(pending, ERR_TIMEOUT, "it has not ended within max_wait_time");
         break;
     case CALLER_STOPPED:
@@ -245,7 +252,7 @@ static void wait_for_end(struct pending_ack *pending, enum caller_kind kind)
 {
     struct mllp_front *front = pending->peer->front;
     int64_t left_ms = (pending->until_us - clock_mono_us()) / 1000;
-    callers_add(front->callers, &pending->caller, front->listener->item, pending->id,
+    callers_add(front->callers, &pending->caller, pending->item, pending->id,
                 left_ms > 0 ? left_ms : 0, kind, on_ended);
 }
 
@@ -301,6 +308,7 @@ static struct pending_ack *add_pending(struct mllp_peer *peer, struct slice fram
     header = parsed ? hl7_segment(&message, 0) : slice_of(NULL, 0);
     struct pending_ack *pending = mem_alloc(sizeof(*pending) + header.len);
     pending->peer = peer;
+    pending->item = item_of(peer->front);
     pending->header_len = header.len;
     if (header.len)
         memcpy(pending->header, header.ptr, header.len);
@@ -310,8 +318,8 @@ static struct pending_ack *add_pending(struct mllp_peer *peer, struct slice fram
     if (!parsed)
         return pending;
     pending->mode = hl7_ack_mode(&message);
-    if (ret_key && listener->duplicate_window_ms)
-        *ret_key = repeat_key_mllp(listener->item, &message, body_of(frame.ptr, frame.len));
+    if (ret_key && pending->item && listener->duplicate_window_ms)
+        *ret_key = repeat_key_mllp(pending->item, &message, body_of(frame.ptr, frame.len));
     hl7_done(&message);
     return pending;
 }
@@ -325,16 +333,28 @@ static int check_waiting(const struct pending_ack *pending, struct err *err)
     if (!pending->waits || front->intake->queue_up)
         return 0;
     err_set(err, ERR_UNAVAILABLE, "Redis is away");
-    intake_count_rejected(front->intake, front->listener->item, err->code);
+    intake_count_rejected(front->intake, pending->item, err->code);
     return -1;
+}
+
+static void refuse_removed(struct pending_ack *pending)
+{
+    struct err err;
+    err_set(&err, ERR_NOT_FOUND, "the item was removed");
+    intake_count_rejected(pending->peer->front->intake, NULL, err.code);
+    build_answer(pending, uuid_new(clock_wall_ms()), &err);
 }
 
 static void take_frame(struct mllp_peer *peer, struct slice frame)
 {
     const struct mllp_listener *listener = peer->front->listener;
-    const struct item *item = listener->item;
     struct repeat_key key = {.key = UUID_NONE};
     struct pending_ack *pending = add_pending(peer, frame, &key);
+    const struct item *item = pending->item;
+    if (!item) {
+        refuse_removed(pending);
+        return;
+    }
     bool sync = item_is_sync(item) && item->blocking.enabled;
     pending->waits = sync && !pending->mode.enhanced;
     pending->until_us = clock_mono_us() + item->blocking.max_wait_time_ms * 1000;
@@ -372,7 +392,7 @@ static void take_frame(struct mllp_peer *peer, struct slice frame)
 static void refuse_frame(struct mllp_peer *peer, struct slice start, const struct err *err)
 {
     struct pending_ack *pending = add_pending(peer, start, NULL);
-    intake_count_rejected(peer->front->intake, peer->front->listener->item, err->code);
+    intake_count_rejected(peer->front->intake, pending->item, err->code);
     build_answer(pending, uuid_new(clock_wall_ms()), err);
     peer->ending = true;
 }

@@ -13,8 +13,10 @@
 
 struct queue_gauge {
     const struct item *item;
-    int64_t unanswered; /* questions, one a partition */
-    bool failed;        /* one of them was not answered: the gauges stay as they are */
+    int64_t unanswered;  /* questions, one a partition */
+    const bool *retired; /* the gauges are: what is answered now is no news */
+    int64_t dead_letters;
+    bool failed; /* one of them was not answered: the gauges stay as they are */
     struct queue_depth sum;
     struct metric *depth, *oldest, *in_hand, *delayed, *dead;
 };
@@ -44,7 +46,7 @@ static void on_depth(void *arg, const struct err *err, const struct queue_depth 
             sum->oldest_at_ms = oldest_ms;
     }
     gauge->failed |= err->code != ERR_NONE;
-    if (--gauge->unanswered == 0 && !gauge->failed)
+    if (--gauge->unanswered == 0 && !gauge->failed && !*gauge->retired)
         show(gauge);
 }
 
@@ -84,7 +86,9 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
             if (strcmp(counts[j].item, gauges->list[i].item->id) == 0)
                 dead = (double)counts[j].dead_letters;
         }
-        metric_set(gauges->list[i].dead, dead);
+        gauges->list[i].dead_letters = (int64_t)dead;
+        if (!gauges->retired)
+            metric_set(gauges->list[i].dead, dead);
     }
 }
 
@@ -114,6 +118,7 @@ void queue_gauges_init(struct queue_gauges *gauges, struct loop *loop,
         struct metric_label labels[] = {
             {"item", item->id}, {"pattern", messaging_pattern_words[item->messaging_pattern]}};
         gauge->item = item;
+        gauge->retired = &gauges->retired;
         gauge->depth = metrics_gauge(metrics, "hie_queue_depth",
                                      "Accepted and unfinished messages in the queue", labels, 2);
         gauge->oldest = metrics_gauge(metrics, "hie_queue_oldest_seconds",
@@ -126,6 +131,29 @@ void queue_gauges_init(struct queue_gauges *gauges, struct loop *loop,
     }
     loop_timer_init(&gauges->timer, loop, read_all, gauges);
     loop_timer_set(&gauges->timer, 1000);
+}
+
+static void show_empty(struct queue_gauge *gauge)
+{
+    gauge->sum = (struct queue_depth){0};
+    show(gauge);
+}
+
+void queue_gauges_retire(struct queue_gauges *gauges, const struct production *next)
+{
+    loop_timer_cancel(&gauges->timer);
+    gauges->retired = true;
+    for (size_t i = 0; i < gauges->production->item_count; i++) {
+        const struct item *item = &gauges->production->items[i];
+        const struct item *now = production_find(next, slice_text(item->id));
+        if (!now || now->messaging_pattern != item->messaging_pattern)
+            show_empty(&gauges->list[i]);
+    }
+}
+
+int64_t queue_gauges_dead_letters(const struct queue_gauges *gauges, const struct item *item)
+{
+    return gauges->list[item->index].dead_letters;
 }
 
 void queue_gauges_done(struct queue_gauges *gauges)

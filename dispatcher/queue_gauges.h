@@ -19,13 +19,17 @@ struct queue_gauges {
     struct queue_gauge *list; /* by item index */
     size_t next;              /* the item to go on with */
     struct loop_timer timer;
-    bool queue_up, store_up, counting;
+    bool queue_up, store_up, counting, retired;
     int64_t counted_us, count_after_us; /* monotonic */
 };
 
 void queue_gauges_init(struct queue_gauges *gauges, struct loop *loop,
                        const struct production *production, struct queue *queue,
                        struct store *store, struct metrics *metrics);
+/* Reads no more; what the next production does not have any more shows as empty. */
+void queue_gauges_retire(struct queue_gauges *gauges, const struct production *next);
 void queue_gauges_done(struct queue_gauges *gauges);
+/* As last read. */
+int64_t queue_gauges_dead_letters(const struct queue_gauges *gauges, const struct item *item);
 
 #endif

@@ -129,8 +129,7 @@ static void name_items(struct worker *worker)
 static struct lane *lane_for(struct worker *worker, const struct item *item, struct lane *before,
                              struct err *err)
 {
-    if (before && before->item->text_hash == item->text_hash &&
-        item_same_queue(before->item, item))
+    if (before && before->item->text_hash == item->text_hash && item_same_queue(before->item, item))
         return before;
     struct lane *lane = add_lane(worker, worker->production, item, err);
     if (lane)

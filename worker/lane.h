@@ -43,10 +43,10 @@ struct lane {
     struct executor *executor; /* NULL: this worker does not claim for it */
     struct queue_name name;    /* of partition 0 */
     bool immediate;
-    bool runs; /* this worker claims for it; children are sent to any item */
-    bool open; /* it may claim by now */
-    bool retiring;                  /* another takes its place: it ends what it holds */
-    struct production *production;  /* the item's; a reference */
+    bool runs;                     /* this worker claims for it; children are sent to any item */
+    bool open;                     /* it may claim by now */
+    bool retiring;                 /* another takes its place: it ends what it holds */
+    struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
     bool woken;             /* there is something to claim, or may be */

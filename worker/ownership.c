@@ -44,6 +44,29 @@ static void on_owned(void *arg, const struct err *err, const struct store_owned 
     }
 }
 
+/* A question under way borrows the shares. */
+static void make_shares(struct ownership *ownership)
+{
+    struct worker *worker = ownership->worker;
+    struct lane *lane;
+    size_t count = 0;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        count++;
+    }
+    free(ownership->shares);
+    ownership->shares = mem_array(count, sizeof(*ownership->shares));
+    ownership->share_count = 0;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (has_share(lane))
+            ownership->shares[ownership->share_count++] =
+                (struct store_share){.item = lane->item->id,
+                                     .pattern = lane->name.pattern,
+                                     .partitions = (unsigned)lane->item->partitions};
+    }
+}
+
 static void ask(void *arg)
 {
     struct ownership *ownership = arg;
@@ -66,29 +89,6 @@ void ownership_init(struct ownership *ownership, struct worker *worker)
 {
     *ownership = (struct ownership){.worker = worker};
     loop_timer_init(&ownership->timer, worker->loop, ask, ownership);
-}
-
-/* A question under way borrows the shares. */
-static void make_shares(struct ownership *ownership)
-{
-    struct worker *worker = ownership->worker;
-    struct lane *lane;
-    size_t count = 0;
-    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
-    {
-        count++;
-    }
-    free(ownership->shares);
-    ownership->shares = mem_array(count, sizeof(*ownership->shares));
-    ownership->share_count = 0;
-    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
-    {
-        if (has_share(lane))
-            ownership->shares[ownership->share_count++] =
-                (struct store_share){.item = lane->item->id,
-                                     .pattern = lane->name.pattern,
-                                     .partitions = (unsigned)lane->item->partitions};
-    }
 }
 
 void ownership_refresh(struct ownership *ownership)

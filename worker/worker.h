@@ -18,7 +18,7 @@ struct worker {
     struct loop *loop;
     struct production *production; /* in force; a reference */
     const char *items;             /* --items; NULL: all */
-    char id[96]; /* host-pid-random: the consumer's name in every group */
+    char id[96];                   /* host-pid-random: the consumer's name in every group */
     char host[64];
     char *item_names; /* for the heartbeat */
     struct queue *queue;
@@ -30,7 +30,7 @@ struct worker {
     struct metrics *metrics;
     struct health *health;
     struct http_server *http;
-    struct lane **lanes; /* one for each item of the production, by index */
+    struct lane **lanes;          /* one for each item of the production, by index */
     TAILQ_HEAD(, lane) all_lanes; /* and those that are closing or retiring */
     struct loop_timer reap;
     struct fleet *fleet; /* NULL: the production never changes (tests) */

@@ -9,9 +9,9 @@
 #include <stdlib.h>
 
 #define TICK_MS 1000
-#define MEMBER_MS 6000   /* a process that is silent for longer counts no more */
-#define RETIRED_US 4500000000  /* past the longest max_wait_time, an hour */
-#define FRESH_US 5000000 /* below it: it stops working before it stops counting */
+#define MEMBER_MS 6000        /* a process that is silent for longer counts no more */
+#define RETIRED_US 4500000000 /* past the longest max_wait_time, an hour */
+#define FRESH_US 5000000      /* below it: it stops working before it stops counting */
 
 /* ---- what others ask ---- */
 

@@ -42,7 +42,7 @@ struct fleet {
     int64_t lowest;                /* stage number that all live processes have reached */
     int64_t said;                  /* our own, as last told */
     STAILQ_HEAD(, fleet_retired) retired;
-    int64_t refused_version;       /* said once */
+    int64_t refused_version; /* said once */
     char own_hash[PRODUCTION_HASH_SIZE];
     struct buffer own_text; /* as it would be published */
     struct loop_timer timer;

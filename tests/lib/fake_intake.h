@@ -50,9 +50,9 @@ int intake_accept(struct intake *intake, const struct intake_request *request, s
 
 bool intake_hold(struct intake *intake, size_t *held, size_t now)
 {
-    if (now > *held && intake->bytes_in_hand + (now - *held) > intake->bytes_max)
+    if (now > *held && intake->budget->bytes_in_hand + (now - *held) > intake->budget->bytes_max)
         return false;
-    intake->bytes_in_hand += now - *held;
+    intake->budget->bytes_in_hand += now - *held;
     *held = now;
     return true;
 }

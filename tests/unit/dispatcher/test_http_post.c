@@ -60,7 +60,11 @@ static void setup(void)
     health = health_new(metrics);
     fake_store_init(&store);
     fake_queue_init(&queue);
-    intake = (struct intake){.queue = &queue.queue, .store = &store.store, .bytes_max = 1 << 20};
+    intake = (struct intake){.production = production,
+                             .queue = &queue.queue,
+                             .store = &store.store,
+                             .own_budget = {.bytes_max = 1 << 20},
+                             .budget = &intake.own_budget};
     callers_init(&callers, loop, production, &queue.queue, &store.store, metrics);
     set_links(true, true);
     ck_assert_int_eq(

@@ -151,7 +151,7 @@ START_TEST(all_bytes_in_hand_have_one_budget)
 {
     struct err err;
     size_t held = 0, other = 0;
-    intake.bytes_max = 100000;
+    intake.budget->bytes_max = 100000;
     ck_assert(intake_hold(&intake, &held, 60000));
     ck_assert(!intake_hold(&intake, &other, 60000));
     ck_assert_uint_eq(other, 0);
@@ -160,9 +160,9 @@ START_TEST(all_bytes_in_hand_have_one_budget)
     ck_assert_int_eq(err.code, ERR_UNAVAILABLE);
     ck_assert(intake_hold(&intake, &held, 0));
     ck_assert(intake_hold(&intake, &other, 0));
-    ck_assert_uint_eq(intake.bytes_in_hand, 0);
+    ck_assert_uint_eq(intake.budget->bytes_in_hand, 0);
     ck_assert_int_eq(accept_body("Echo", "x", &err), 0);
-    ck_assert_uint_gt(intake.bytes_in_hand, sizeof(struct store_message));
+    ck_assert_uint_gt(intake.budget->bytes_in_hand, sizeof(struct store_message));
 }
 END_TEST
 

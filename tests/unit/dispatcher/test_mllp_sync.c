@@ -55,7 +55,11 @@ static void setup(void)
     metrics = metrics_new();
     fake_store_init(&store);
     fake_queue_init(&queue);
-    intake = (struct intake){.queue = &queue.queue, .store = &store.store, .bytes_max = 1 << 20};
+    intake = (struct intake){.production = production,
+                             .queue = &queue.queue,
+                             .store = &store.store,
+                             .own_budget = {.bytes_max = 1 << 20},
+                             .budget = &intake.own_budget};
     callers_init(&callers, loop, production, &queue.queue, &store.store, metrics);
     set_links(true, true);
     struct mllp_listener *listener = &production->dispatcher.mllp[0];
@@ -73,7 +77,7 @@ static void teardown(void)
     fake_queue_end(&queue);
     mllp_front_free(&front);
     ck_assert_uint_eq(callers.count, 0);
-    ck_assert_uint_eq(intake.bytes_in_hand, 0);
+    ck_assert_uint_eq(intake.budget->bytes_in_hand, 0);
     fake_intake_end();
     callers_done(&callers);
     metrics_free(metrics);
@@ -184,15 +188,15 @@ START_TEST(replies_that_wait_for_their_turn_are_in_the_budget)
     for (int i = 0; i < 3; i++)
         fake_intake_answer(ERR_NONE, NULL);
     publish(third, "completed", NULL, other);
-    ck_assert_uint_eq(intake.bytes_in_hand, strlen(other));
-    intake.bytes_max = intake.bytes_in_hand;
+    ck_assert_uint_eq(intake.budget->bytes_in_hand, strlen(other));
+    intake.budget->bytes_max = intake.budget->bytes_in_hand;
     publish(second, "completed", NULL, REPLY); /* no room */
     expect_nothing();
     publish(first, "completed", NULL, "");
     expect_frame("MSA|AA|ONE\r", "ACK^A01^ACK");
     expect_frame("MSA|AE|TWO\r", "no room");
     expect_bytes(VT "MSH|^~\\&|OTHER\r" FS);
-    ck_assert_uint_eq(intake.bytes_in_hand, 0);
+    ck_assert_uint_eq(intake.budget->bytes_in_hand, 0);
 }
 END_TEST
 
@@ -413,7 +417,7 @@ START_TEST(a_connection_that_closes_frees_its_places)
     wait_until(loop, callers.count == 0);
     fake_intake_answer(ERR_NONE, NULL);
     fake_intake_answer(_i ? ERR_UNAVAILABLE : ERR_NONE, NULL);
-    ck_assert_uint_eq(intake.bytes_in_hand, 0);
+    ck_assert_uint_eq(intake.budget->bytes_in_hand, 0);
     wait_until(loop, stream_server_connections(front.server) == 1);
 }
 END_TEST

@@ -52,17 +52,12 @@ static void setup(void)
     worker.publish_trouble.what = "publish";
     TAILQ_INIT(&worker.fetch_waiting);
     settler_init(&worker.settler, worker.loop, &store.store);
-    worker.lanes = mem_array(production->item_count, sizeof(*worker.lanes));
-    for (size_t i = 0; i < production->item_count; i++)
-        lane_init(&worker.lanes[i], &worker, &production->items[i], true);
-    for (size_t i = 0; i < production->item_count; i++) {
-        struct lane *each = &worker.lanes[i];
-        ck_assert_int_eq(lane_open(each, &err), 0);
-    }
+    ownership_init(&worker.ownership, &worker);
+    ck_assert_int_eq(arrange_init(&worker, &err), 0);
     worker.queue_up = worker.store_up = true;
     settler_store_changed(&worker.settler, true);
     for (size_t i = 0; i < production->item_count; i++)
-        lane_links_changed(&worker.lanes[i]);
+        lane_links_changed(worker.lanes[i]);
     run_loop_turns(worker.loop);
 }
 
@@ -71,13 +66,12 @@ static void teardown(void)
     worker.draining = worker.stopped = true;
     fake_store_end(&store);
     fake_queue_end(&queue);
-    for (size_t i = 0; i < production->item_count; i++)
-        lane_done(&worker.lanes[i]);
+    arrange_done(&worker);
+    ownership_done(&worker.ownership);
     settler_done(&worker.settler);
     health_free(worker.health);
     metrics_free(worker.metrics);
     loop_free(worker.loop);
-    free(worker.lanes);
     production_free(production);
 }
 
