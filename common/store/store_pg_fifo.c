@@ -4,24 +4,24 @@
 #include "store/store_pg.h"
 
 /* clang-format off */
-#define LOW "(SELECT m.low FROM hie.marks m WHERE m.name = 'low')"
-/* Below the mark only stragglers are unfinished. $1 item, $2 pattern, $3 partitions, $4 after, $5 up to, $6 rows at most. */
+/* What is unfinished is a straggler, or above the mark and its first run has no end. $1 item, $2 pattern, $3 partitions, $4 after,
+ * $5 up to, $6 rows at most. */
 static const struct pg_statement earlier_statement = {
     STATEMENT_EARLIER,
     "SELECT x.correlation_id, p.partition, x.seq FROM (SELECT unnest($3::int2[]) AS partition,"
     " unnest($4::int8[]) AS after_seq, unnest($5::int8[]) AS upto_seq) p, LATERAL ("
     "(SELECT s.seq, s.correlation_id FROM hie.stragglers s"
     " WHERE s.item = $1::text AND s.pattern = $2::int8::int2 AND s.partition = p.partition"
-    " AND s.seq > p.after_seq AND s.seq < p.upto_seq AND s.seq <= " LOW
+    " AND s.seq > p.after_seq AND s.seq < p.upto_seq"
     " AND (SELECT true FROM hie.ended e WHERE e.correlation_id = s.correlation_id"
     " AND e.run = s.run) IS NULL ORDER BY s.seq LIMIT $6::int8)"
     " UNION ALL "
     "(SELECT a.seq, a.correlation_id FROM hie.accepted a"
     " WHERE a.item = $1::text AND a.pattern = $2::int8::int2 AND a.partition = p.partition"
-    " AND a.seq > greatest(p.after_seq, " LOW ") AND a.seq < p.upto_seq"
-    " AND (SELECT true FROM hie.ended e WHERE e.correlation_id = a.correlation_id"
-    " AND e.run = " STORE_RUN_OF("a.correlation_id") ") IS NULL ORDER BY a.seq LIMIT $6::int8)"
-    ") x ORDER BY x.seq LIMIT $6::int8"};
+    " AND a.seq > greatest(p.after_seq, (SELECT m.low FROM hie.marks m WHERE m.name = 'low'))"
+    " AND a.seq < p.upto_seq AND (SELECT true FROM hie.ended e"
+    " WHERE e.correlation_id = a.correlation_id AND e.run = 1) IS NULL"
+    " ORDER BY a.seq LIMIT $6::int8)) x ORDER BY x.seq LIMIT $6::int8"};
 static const struct pg_statement own_statement = {
     STATEMENT_OWN, "SELECT item, pattern, partition, token, wanted"
                    " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::int8)"};

@@ -171,7 +171,8 @@ CREATE TABLE hie.marks (
 ) WITH (fillfactor = 50);
 INSERT INTO hie.marks (name) VALUES ('low');
 
--- run: the current one. A redrive writes its row whatever the mark is, so a mark that passes meanwhile misses nothing.
+-- run: the current one. A redrive writes its row whatever the mark is, so a mark that passes meanwhile misses nothing, and every
+-- unfinished row is either one whose first run has no end, or here.
 CREATE TABLE hie.stragglers (
     seq            bigint   PRIMARY KEY,
     correlation_id uuid     NOT NULL,
@@ -211,9 +212,10 @@ BEGIN
     RETURN CASE WHEN seen < 1000 THEN 0 ELSE last END;
 END $$;
 
--- Those of these rows whose current run has no end. The lowest and the highest id are found first: as parameters of the second
--- statement they leave one or two partitions over before it starts, however many there are.
-CREATE FUNCTION hie.open_rows(seqs bigint[], ids uuid[]) RETURNS TABLE (seq bigint, correlation_id uuid, run integer)
+-- Those of these rows whose run (NULL: the first) has no end. The lowest and the highest id are found first: as parameters of the
+-- second statement they leave one or two partitions over before it starts, however many there are.
+CREATE FUNCTION hie.open_rows(seqs bigint[], ids uuid[], runs integer[])
+RETURNS TABLE (seq bigint, correlation_id uuid, run integer)
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan SET jit = off AS $$
@@ -222,25 +224,15 @@ DECLARE
     lo uuid := (SELECT i FROM unnest(ids) i ORDER BY i LIMIT 1);
     hi uuid := (SELECT i FROM unnest(ids) i ORDER BY i DESC LIMIT 1);
 BEGIN
-    IF EXISTS (SELECT FROM hie.dead_letter_actions d WHERE d.correlation_id BETWEEN lo AND hi) THEN
-        RETURN QUERY
-        SELECT r.s, r.i, r.run
-          FROM (SELECT u.s, u.i, coalesce((SELECT d.run FROM hie.dead_letter_actions d
-                                            WHERE d.correlation_id = u.i AND d.action = 0
-                                            ORDER BY d.run DESC LIMIT 1), 0) + 1 AS run
-                  FROM (SELECT unnest(seqs) AS s, unnest(ids) AS i) u OFFSET 0) r
-         WHERE (SELECT true FROM hie.ended e
-                 WHERE e.correlation_id = r.i AND e.run = r.run AND e.correlation_id BETWEEN lo AND hi) IS NULL;
-        RETURN;
-    END IF;
     RETURN QUERY
-    SELECT u.s, u.i, 1 FROM (SELECT unnest(seqs) AS s, unnest(ids) AS i) u
+    SELECT u.s, u.i, coalesce(u.r, 1) FROM (SELECT unnest(seqs) AS s, unnest(ids) AS i, unnest(runs) AS r) u
      WHERE (SELECT true FROM hie.ended e
-             WHERE e.correlation_id = u.i AND e.run = 1 AND e.correlation_id BETWEEN lo AND hi) IS NULL;
+             WHERE e.correlation_id = u.i AND e.run = coalesce(u.r, 1) AND e.correlation_id BETWEEN lo AND hi) IS NULL;
 END $$;
 
 -- Looks at the `look` rows that follow after_seq and answers the unfinished ones, in order of seq, behind a first line of NULL. Each
--- line tells how many rows were looked at and the last one's seq. Below the mark only stragglers are looked at.
+-- line tells how many rows were looked at and the last one's seq. Below the mark only stragglers are looked at. A redriven row above
+-- it is looked at as a straggler first, then as one that has ended.
 CREATE FUNCTION hie.open_page(after_seq bigint, look integer)
 RETURNS TABLE (seq bigint, correlation_id uuid, run integer, looked_at integer, last_seq bigint)
 LANGUAGE plpgsql STABLE
@@ -252,24 +244,26 @@ DECLARE
     start bigint := greatest(after_seq, low);
     seqs bigint[];
     ids uuid[];
+    runs integer[];
     seen integer;
 BEGIN
-    SELECT array_agg(p.seq ORDER BY p.seq), array_agg(p.correlation_id ORDER BY p.seq) INTO seqs, ids
-      FROM (SELECT x.seq, x.correlation_id
-              FROM ((SELECT s.seq, s.correlation_id FROM hie.stragglers s
-                      WHERE s.seq > after_seq AND s.seq <= low ORDER BY s.seq LIMIT look)
+    SELECT array_agg(p.seq), array_agg(p.correlation_id), array_agg(p.run) INTO seqs, ids, runs
+      FROM (SELECT x.seq, x.correlation_id, x.run
+              FROM ((SELECT s.seq, s.correlation_id, s.run FROM hie.stragglers s
+                      WHERE s.seq > after_seq ORDER BY s.seq LIMIT look)
                     UNION ALL
-                    (SELECT a.seq, a.correlation_id FROM hie.accepted a
+                    (SELECT a.seq, a.correlation_id, 1 FROM hie.accepted a
                       WHERE a.seq > start ORDER BY a.seq LIMIT look)) x
-             ORDER BY x.seq LIMIT look) p;
+             ORDER BY x.seq, x.run DESC LIMIT look) p;
     seen := coalesce(cardinality(seqs), 0);
     RETURN QUERY SELECT NULL::bigint, NULL::uuid, NULL::integer, seen, seqs[seen];
-    RETURN QUERY SELECT r.seq, r.correlation_id, r.run, seen, seqs[seen] FROM hie.open_rows(seqs, ids) r;
+    RETURN QUERY SELECT r.seq, r.correlation_id, r.run, seen, seqs[seen] FROM hie.open_rows(seqs, ids, runs) r;
 END $$;
 
 -- Moves the mark up to `wanted` at most, over at most 20,000 rows a call, and answers hie.low_mark(). Only the holder
 -- of a live lease moves it. It looks at the rows itself, in a snapshot in which no transaction with a lower seq is open, so a caller
--- cannot raise it too far. A few unfinished rows among many finished ones do not hold it: they become stragglers.
+-- cannot raise it too far. A few unfinished rows among many finished ones do not hold it: they become stragglers, as redriven ones
+-- are.
 CREATE FUNCTION hie.raise_low_mark(lease_token bigint, wanted bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
@@ -285,7 +279,6 @@ DECLARE
     ids uuid[];
     open_seqs bigint[];
     open_ids uuid[];
-    open_runs integer[];
 BEGIN
     -- The order of these matters: a writer has its xid before it draws a seq, so whoever drew up to `drawn` has a lower xid
     -- than this transaction gets after this line.
@@ -315,9 +308,8 @@ BEGIN
         SELECT count(*), max(p.seq), array_agg(p.seq), array_agg(p.correlation_id) INTO seen, top, seqs, ids
           FROM (SELECT a.seq, a.correlation_id FROM hie.accepted a
                  WHERE a.seq > m.low AND a.seq <= upto ORDER BY a.seq LIMIT chunk) p;
-        SELECT array_agg(r.seq ORDER BY r.seq), array_agg(r.correlation_id ORDER BY r.seq),
-               array_agg(r.run ORDER BY r.seq)
-          INTO open_seqs, open_ids, open_runs FROM hie.open_rows(seqs, ids) r;
+        SELECT array_agg(r.seq ORDER BY r.seq), array_agg(r.correlation_id ORDER BY r.seq)
+          INTO open_seqs, open_ids FROM hie.open_rows(seqs, ids, NULL) r;
         IF seen < chunk THEN
             top := upto;
         END IF;
@@ -325,8 +317,8 @@ BEGIN
             m.low := top;
         ELSIF seen = chunk AND cardinality(open_seqs) * 20 <= seen THEN
             INSERT INTO hie.stragglers (seq, correlation_id, run, pattern, partition, item)
-            SELECT o.seq, o.id, o.run, a.pattern, a.partition, a.item
-              FROM unnest(open_seqs, open_ids, open_runs) o(seq, id, run),
+            SELECT o.seq, o.id, 1, a.pattern, a.partition, a.item
+              FROM unnest(open_seqs, open_ids) o(seq, id),
                    LATERAL (SELECT x.pattern, x.partition, x.item FROM hie.accepted x
                              WHERE x.correlation_id = o.id LIMIT 1) a
             ON CONFLICT DO NOTHING;

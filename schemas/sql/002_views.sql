@@ -68,17 +68,12 @@ SELECT a.correlation_id, a.item, hie.pattern_word(a.pattern) AS pattern, a.recei
        a.priority, a.ordering_key, a.partition, a.version, octet_length(a.body) AS body_len
   FROM hie.accepted a
  WHERE a.seq > (SELECT m.low FROM hie.marks m WHERE m.name = 'low') AND a.seq < 9223372036854775807
-   AND (SELECT true FROM hie.ended e
-         WHERE e.correlation_id = a.correlation_id
-           AND e.run = coalesce((SELECT d.run FROM hie.dead_letter_actions d
-                                  WHERE d.correlation_id = a.correlation_id AND d.action = 0
-                                  ORDER BY d.run DESC LIMIT 1), 0) + 1) IS NULL
+   AND (SELECT true FROM hie.ended e WHERE e.correlation_id = a.correlation_id AND e.run = 1) IS NULL
 UNION ALL
 SELECT a.correlation_id, a.item, hie.pattern_word(a.pattern), a.received_at, a.due_at, a.seq, a.priority,
        a.ordering_key, a.partition, a.version, octet_length(a.body)
   FROM hie.stragglers s JOIN hie.accepted a ON a.correlation_id = s.correlation_id
- WHERE s.seq <= (SELECT m.low FROM hie.marks m WHERE m.name = 'low')
-   AND (SELECT true FROM hie.ended e WHERE e.correlation_id = s.correlation_id AND e.run = s.run) IS NULL;
+ WHERE (SELECT true FROM hie.ended e WHERE e.correlation_id = s.correlation_id AND e.run = s.run) IS NULL;
 
 CREATE VIEW hie.dead_letters AS
 SELECT e.correlation_id, e.item, hie.pattern_word(e.pattern) AS pattern, e.error AS reason,

@@ -376,6 +376,34 @@ START_TEST(test_children)
 }
 END_TEST
 
+/* Redriven before the mark has passed it: found once, also where a page ends in between, and the mark goes on. */
+START_TEST(test_above_mark)
+{
+    struct fixture f;
+    open_store(&f);
+    int64_t token = lease_ok(&f, "reconciler", "me", 60000);
+    struct store_message m = dead_letter(&f, "In"), next = accepted_message(&f, "In");
+    ck_assert_uint_eq(redrive(&f, "In", &m.id, 1), 1);
+    for (int look = 1; look < 4; look++)
+        ck_assert_int_eq(atol(pg_server_sql(&server, f.database,
+                                            "SELECT count(seq) FROM hie.open_page(%lld, %d)",
+                                            (long long)m.seq - 1, look)),
+                         look < 3 ? 1 : 2);
+    for (int passed = 0; passed < 2; passed++) {
+        struct listed page = page_of(&f, 0, 10);
+        ck_assert(page.count == 2 && page.end);
+        ck_assert(uuid_equal(page.ids[0], m.id) && uuid_equal(page.ids[1], next.id));
+        ck_assert_uint_eq(page_of(&f, page_of(&f, 0, 1).next_seq, 10).count, 1);
+        ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.wal"), 2);
+        for (int i = 0; i < 4; i++)
+            mark_ok(&f, token, INT64_MAX);
+        ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT low FROM hie.marks"), m.seq);
+        ck_assert_int_eq(mark_ok(&f, 0, 0), m.seq - 1);
+    }
+    close_store(&f);
+}
+END_TEST
+
 /* A straggler of the first run that is being redriven while the sweep goes over it stays. */
 START_TEST(test_sweep)
 {
@@ -461,6 +489,7 @@ int main(void)
     tcase_add_test(all, test_list);
     tcase_add_test(all, test_counts);
     tcase_add_test(all, test_children);
+    tcase_add_test(all, test_above_mark);
     tcase_add_test(all, test_sweep);
     tcase_add_test(all, test_race);
     suite_add_tcase(suite, all);
