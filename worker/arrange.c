@@ -100,7 +100,7 @@ void arrange_item(struct worker *worker, const char *item_id)
     if (current && current != closing)
         current->open = shape.stage == FLEET_OPEN && !(others && current->fifo);
     if (current)
-        lane_pump(current);
+        lane_links_changed(current);
     ownership_refresh(&worker->ownership);
 }
 

@@ -245,6 +245,18 @@ static void on_production(void *arg)
     arrange_production(arg);
 }
 
+/* The queues may be full. */
+static void on_joined(void *arg)
+{
+    struct worker *worker = arg;
+    struct lane *lane;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        lane_links_changed(lane);
+    }
+    ownership_nudge(&worker->ownership);
+}
+
 static void on_shape(void *arg, const char *item_id)
 {
     arrange_item(arg, item_id);
@@ -353,6 +365,7 @@ static void connect_links(struct worker *worker, const char *config)
                                                       .health = worker->health,
                                                       .metrics = worker->metrics,
                                                       .on_production = on_production,
+                                                      .on_joined = on_joined,
                                                       .on_shape = on_shape,
                                                       .arg = worker});
     struct reconciler_route route = fleet_reconciler_route(worker->fleet);

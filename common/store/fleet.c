@@ -76,17 +76,18 @@ static void free_retired(struct fleet *fleet, bool all)
 
 /* ---- a version is applied ---- */
 
-static void tell_readiness(struct fleet *fleet)
+void fleet_tell_readiness(struct fleet *fleet)
 {
     char text[96];
-    if (!fleet->joined)
+    bool known = fleet->joined && !fleet->recovering;
+    if (!known)
         snprintf(text, sizeof(text), "the fleet's version is not known yet");
     else if (fleet->differs)
         snprintf(text, sizeof(text), "version %lld; this process's own file differs",
                  (long long)fleet->current->version);
     else
         snprintf(text, sizeof(text), "version %lld", (long long)fleet->current->version);
-    health_set(fleet->options.health, "production", fleet->joined, text);
+    health_set(fleet->options.health, "production", known, text);
     metric_set(fleet->version_metric, (double)fleet->current->version);
     metric_set(fleet->differs_metric, fleet->differs);
 }
@@ -99,7 +100,7 @@ static void apply(struct fleet *fleet, struct production *production)
     log_info("production_applied", LOG_INT("version", production->version),
              LOG_INT("items", (int64_t)production->item_count),
              LOG_INT("changing", (int64_t)fleet->change_count));
-    tell_readiness(fleet);
+    fleet_tell_readiness(fleet);
     fleet->options.on_production(fleet->options.arg);
     retire(fleet, before);
 }
@@ -139,7 +140,7 @@ void fleet_take(struct fleet *fleet, const struct store_production *published)
     fleet->differs = !slice_is(published->hash, fleet->own_hash);
     if (published->version == fleet->current->version) {
         fleet->joined = true;
-        tell_readiness(fleet);
+        fleet_tell_readiness(fleet);
         return;
     }
     struct production *production = parse(fleet, published);
@@ -152,10 +153,10 @@ void fleet_take(struct fleet *fleet, const struct store_production *published)
         fleet_changes_drop(fleet);
         struct production *before = fleet->current;
         fleet->current = production;
-        tell_readiness(fleet);
+        fleet->recovering = 1;
+        fleet_tell_readiness(fleet);
         fleet->options.on_production(fleet->options.arg);
         retire(fleet, before);
-        fleet->recovering = 1;
     } else {
         apply(fleet, production);
     }
@@ -363,7 +364,7 @@ struct fleet *fleet_new(const struct fleet_options *options)
     }
     loop_timer_init(&fleet->timer, options->loop, on_tick, fleet);
     loop_task_init(&fleet->reload_task, options->loop, read_file, fleet);
-    tell_readiness(fleet);
+    fleet_tell_readiness(fleet);
     return fleet;
 }
 

@@ -42,6 +42,8 @@ struct fleet_options {
     void (*on_production)(void *arg);
     /* Nothing is under way any more that was begun under the version before: it counts as applied from then on. May be NULL. */
     bool (*is_settled)(void *arg);
+    /* It has joined: work may begin. May be NULL. */
+    void (*on_joined)(void *arg);
     /* An item's shape has moved on: look at fleet_shape again. */
     void (*on_shape)(void *arg, const char *item_id);
     void *arg;

@@ -120,6 +120,9 @@ static void end_recovery_call(struct fleet *fleet)
     if (--fleet->recovering > 1)
         return;
     fleet->recovering = 0;
+    fleet_tell_readiness(fleet);
+    if (fleet->options.on_joined)
+        fleet->options.on_joined(fleet->options.arg);
     fleet_hurry(fleet);
 }
 

@@ -57,6 +57,8 @@ struct fleet {
 
 /* ---- fleet.c ---- */
 void fleet_take(struct fleet *fleet, const struct store_production *published);
+/* What it knows by now shows in readiness and metrics. */
+void fleet_tell_readiness(struct fleet *fleet);
 /* Ticks at once. */
 void fleet_hurry(struct fleet *fleet);
 
