@@ -8,9 +8,10 @@ static const struct pg_statement dead_letters_statement = {
     STATEMENT_DEAD_LETTERS,
     "SELECT e.correlation_id, e.run, e.attempt, hie.pattern_word(e.pattern), e.error, a.control_id,"
     " a.message_type, e.at, a.received_at FROM (SELECT x.* FROM hie.ended x"
-    " WHERE x.item = $1::text AND x.status = 1 AND ($2::uuid IS NULL"
-    " OR (x.at, x.correlation_id) < (SELECT b.at, b.correlation_id FROM hie.ended b"
-    " WHERE b.correlation_id = $2::uuid AND b.status = 1 ORDER BY b.run DESC LIMIT 1))"
+    " WHERE x.item = $1::text AND x.status = 1 AND (x.at, x.correlation_id) <"
+    " (CASE WHEN $2::uuid IS NULL THEN 'infinity' ELSE (SELECT b.at FROM hie.ended b"
+    " WHERE b.correlation_id = $2::uuid AND b.status = 1 ORDER BY b.run DESC LIMIT 1) END,"
+    " coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))"
     " AND (SELECT true FROM hie.dead_letter_actions d WHERE d.correlation_id = x.correlation_id"
     " AND d.run = x.run) IS NULL"
     " ORDER BY x.at DESC, x.correlation_id DESC, x.run DESC LIMIT $3::int8) e"
