@@ -300,12 +300,18 @@ int lane_open(struct lane *lane, struct err *err)
     return lane->executor ? 0 : -1;
 }
 
-void lane_done(struct lane *lane)
+void lane_close(struct lane *lane)
 {
-    struct claim *claim;
     lane->runs = false; /* what ends from here on pumps nothing */
     if (lane->executor)
         lane->executor->ops->free(lane->executor); /* ends what it still runs */
+    lane->executor = NULL;
+}
+
+void lane_done(struct lane *lane)
+{
+    struct claim *claim;
+    lane_close(lane);
     while ((claim = TAILQ_FIRST(&lane->claims)))
         claim_free(claim);
     lane_fifo_done(lane);

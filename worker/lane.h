@@ -68,6 +68,8 @@ struct lane {
 };
 
 void lane_init(struct lane *lane, struct worker *worker, const struct item *item, bool runs);
+/* Ends what still runs. Of all lanes before the first lane_done, since what ends joins batches of others. */
+void lane_close(struct lane *lane);
 void lane_done(struct lane *lane);
 /* Looks for something to claim in a later loop turn. */
 void lane_pump(struct lane *lane);

@@ -384,6 +384,8 @@ void worker_done(struct worker *worker)
     worker->store->ops->free(worker->store);
     reconciler_free(worker->reconciler);
     for (size_t i = 0; worker->lanes && i < worker->production->item_count; i++)
+        lane_close(&worker->lanes[i]);
+    for (size_t i = 0; worker->lanes && i < worker->production->item_count; i++)
         lane_done(&worker->lanes[i]);
     settler_done(&worker->settler);
     if (worker->ownership.worker)
