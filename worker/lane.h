@@ -54,7 +54,7 @@ struct lane {
     TAILQ_HEAD(, claim) claims;
     TAILQ_HEAD(, claim) running; /* by start */
     size_t held, starting, fetching, running_count;
-    unsigned failures; /* of publications, in a row */
+    unsigned failures[BATCH_COUNT]; /* of publications, in a row */
     struct batcher batches[BATCH_COUNT];
     struct loop_task pump;
     struct loop_timer sweep, timeouts, due, again;
