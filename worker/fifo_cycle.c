@@ -282,16 +282,17 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
     end_call(cycle);
 }
 
-/* All up to here has ended: what is in hand and has no end yet comes after it. */
+/* All up to here has ended: what is in hand and has no end yet comes after it, and so does what a shut gate waits for. */
 static int64_t ended_up_to(const struct lane_part *part)
 {
     const struct claim *claim;
+    int64_t seq = part->high_seq < part->gate_seq ? part->high_seq : part->gate_seq - 1;
     TAILQ_FOREACH(claim, &part->claims, in_part)
     {
         if (claim->seq && claim->state != CLAIM_PUBLISHING)
-            return claim->seq - 1 < part->high_seq ? claim->seq - 1 : part->high_seq;
+            return claim->seq - 1 < seq ? claim->seq - 1 : seq;
     }
-    return part->high_seq;
+    return seq;
 }
 
 /* New ones wait for the answer; those that are known already had theirs. */
