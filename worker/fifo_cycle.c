@@ -369,7 +369,8 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
 
 static bool has_something(const struct lane_part *part)
 {
-    return !part->lost && !part->leaving && (part->woken || part->inheriting || part->look_back);
+    return !part->lost && !part->leaving && lane_part_is_sure(part) &&
+           (part->woken || part->inheriting || part->look_back);
 }
 
 /* The partitions of the next cycle, those longest not claimed from first. Without room, those that wait for an earlier one: what is in

@@ -78,8 +78,8 @@ void lane_wake(struct lane *lane, unsigned partition);
 /* May it claim? */
 bool lane_may_claim(const struct lane *lane);
 void lane_links_changed(struct lane *lane);
-/* fifo: these partitions are this worker's by now (store.h: own); others that it had are lost. */
-void lane_own(struct lane *lane, const struct store_owned *owned, size_t count);
+/* fifo: these partitions are this worker's until then, monotonic (store.h: own); others that it had are lost. */
+void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, int64_t until_us);
 /* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */
 void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */

@@ -26,6 +26,7 @@ struct lane_part {
     struct lane *lane;
     unsigned number;
     int64_t token;
+    int64_t until_us;  /* monotonic: from then on the lease may be another's, nothing starts */
     bool lost;         /* another owns it, or nobody */
     bool leaving;      /* given up as soon as nothing of it is in hand */
     bool disowning;    /* the store is being told */
@@ -58,6 +59,7 @@ void fifo_cycle_free(struct fifo_cycle *cycle); /* NULL: nothing */
 
 /* lane_fifo.c */
 struct lane_part *lane_part_find(struct lane *lane, unsigned number);
+bool lane_part_is_sure(const struct lane_part *part);
 /* The gate moves to `seq`: what stands before it may run. */
 void lane_part_gate(struct lane_part *part, int64_t seq);
 /* A new claim of this part. */

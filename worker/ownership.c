@@ -1,5 +1,6 @@
 #include "ownership.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "lane.h"
 #include "worker.h"
@@ -7,10 +8,12 @@
 #include <stdlib.h>
 
 #define LEASE_MS 6000
+#define MARGIN_MS 500 /* for clocks that do not run alike, and for what lies between a look at one and a handler's start */
 #define RENEW_MS 1000
 
 /* What is owned of one lane's partitions. */
-static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t count)
+static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t count,
+                      int64_t until_us)
 {
     struct store_owned *own = mem_array(count, sizeof(*own));
     size_t own_count = 0;
@@ -18,7 +21,7 @@ static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t
         if (owned[i].pattern == lane->name.pattern && strcmp(owned[i].item, lane->item->id) == 0)
             own[own_count++] = owned[i];
     }
-    lane_own(lane, own, own_count);
+    lane_own(lane, own, own_count, until_us);
     free(own);
 }
 
@@ -27,9 +30,10 @@ static void on_owned(void *arg, const struct err *err, const struct store_owned 
 {
     struct ownership *ownership = arg;
     struct worker *worker = ownership->worker;
+    int64_t until_us = ownership->asked_us + (LEASE_MS - MARGIN_MS) * 1000;
     ownership->asking = false;
     for (size_t i = 0; err->code == ERR_NONE && i < worker->production->item_count; i++)
-        tell_lane(&worker->lanes[i], owned, count);
+        tell_lane(&worker->lanes[i], owned, count, until_us);
 }
 
 static void ask(void *arg)
@@ -42,6 +46,7 @@ static void ask(void *arg)
     if (ownership->asking || !worker->store_up)
         return;
     ownership->asking = true;
+    ownership->asked_us = clock_mono_us();
     worker->store->ops->own(worker->store, worker->id, ownership->shares, ownership->share_count,
                             LEASE_MS, on_owned, ownership);
 }

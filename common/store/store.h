@@ -60,6 +60,8 @@ struct store_claim {
     struct uuid id;
     bool
         taken_over; /* it was in another's hand: recorded, and counted as an attempt that ended with its worker */
+    /* fifo: counted only while the partition's lease still has this token, or who lost it would supersede its owner. 0: no lease. */
+    int64_t lease_token;
     /* set by the completion */
     bool known;  /* the store has the message */
     bool ended;  /* it has its end: only finish is left */
