@@ -79,7 +79,9 @@ struct sim_traffic {
     unsigned bad_one_in; /* messages that are not good */
 };
 void sim_senders_start(const struct production *production, const struct sim_traffic *traffic);
-void sim_senders_done(void);
+/* They go home: nothing is sent any more, no answer heard. */
+void sim_senders_stop(void);
+void sim_senders_done(void); /* when no process is left */
 /* The dispatcher is gone: its callers see their connections end. */
 void sim_senders_lost(const struct sim_process *process);
 /* All have their answers. */

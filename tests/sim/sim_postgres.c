@@ -215,7 +215,8 @@ void pg_settle(struct pg_outcome *outcome)
 void pg_claim(struct store_claim *claim)
 {
     struct pg_row *row = row_of(claim->id);
-    if (claim->taken_over && !row->ended)
+    bool counts = !claim->lease_token || pg_token_holds(claim->lease_token);
+    if (claim->taken_over && counts && !row->ended)
         row->attempt++;
     claim->known = row->is_accepted || row->ended;
     claim->ended = row->ended;

@@ -193,7 +193,7 @@ size_t pg_owned(const char *worker, const struct store_share *shares, size_t cou
             const struct pg_partition *partition = pg_partition_of(shares[i].item, number);
             if (!partition || strcmp(partition->holder, worker) != 0)
                 continue;
-            ret_owned[owned++] = (struct store_owned){.item = partition->item,
+            ret_owned[owned++] = (struct store_owned){.item = shares[i].item,
                                                       .pattern = partition->pattern,
                                                       .partition = number,
                                                       .token = partition->token,

@@ -102,8 +102,9 @@ void sim_run(uint64_t seed, bool trace, unsigned *ret_acknowledged)
         check_all();
     *ret_acknowledged = sim_senders_acknowledged();
     sim_faults_done();
-    sim_senders_done();
+    sim_senders_stop();
     end_all();
+    sim_senders_done();
     check_end();
     redis_done();
     pg_done();

@@ -138,10 +138,17 @@ void sim_senders_start(const struct production *production, const struct sim_tra
     }
 }
 
+void sim_senders_stop(void)
+{
+    for (unsigned i = 0; i < sender_count; i++) {
+        sim_unset(&senders[i].event);
+        senders[i].state = IS_ANSWERED;
+        senders[i].to = NULL;
+    }
+}
+
 void sim_senders_done(void)
 {
-    for (unsigned i = 0; i < sender_count; i++)
-        sim_unset(&senders[i].event);
     free(senders);
     senders = NULL;
     sender_count = 0;
