@@ -259,7 +259,7 @@ static void note_earlier(struct fifo_cycle *cycle, struct cycle_part *at,
 }
 
 static void on_earlier(void *arg, const struct err *err, const struct store_earlier *rows,
-                       size_t count, bool full)
+                       size_t count, bool full, int64_t whole_seq)
 {
     struct fifo_cycle *cycle = arg;
     cycle->failed |= err->code != ERR_NONE;
@@ -273,6 +273,8 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
             if (rows[j].partition == at->part->number)
                 note_earlier(cycle, at, &rows[j], &shut);
         }
+        if (err->code == ERR_NONE && whole_seq > at->part->whole_seq)
+            at->part->whole_seq = whole_seq;
         if (err->code == ERR_NONE && full) { /* how it goes on is not known yet */
             at->part->look_back = true;
             if (!shut)
@@ -282,11 +284,13 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
     end_call(cycle);
 }
 
-/* All up to here has ended: what is in hand and has no end yet comes after it, and so does what a shut gate waits for. */
+/* All up to here has ended: what is in hand and has no end yet comes after it, and so does what a shut gate waits for, or what was
+ * drawn and could not be seen yet. */
 static int64_t ended_up_to(const struct lane_part *part)
 {
     const struct claim *claim;
     int64_t seq = part->high_seq < part->gate_seq ? part->high_seq : part->gate_seq - 1;
+    seq = seq < part->whole_seq ? seq : part->whole_seq;
     TAILQ_FOREACH(claim, &part->claims, in_part)
     {
         if (claim->seq && claim->state != CLAIM_PUBLISHING)

@@ -74,7 +74,7 @@ struct store_claim {
 struct store_before {
     unsigned partition;
     int64_t
-        after_seq; /* all up to here has ended, as far as the owner knows; 0: from the low mark on */
+        after_seq; /* all up to here has ended, and was whole (store_earlier_done); 0: from the low mark on */
     int64_t upto_seq; /* below this one; INT64_MAX: whatever there is */
 };
 struct store_earlier {
@@ -196,9 +196,10 @@ typedef void store_leased(void *arg, const struct err *err,
 typedef void store_mark_done(void *arg, const struct err *err, int64_t low_seq);
 typedef void store_counts_done(void *arg, const struct err *err, const struct store_count *counts,
                                size_t count);
-/* full: there are more than `count`. */
+/* full: there are more than `count`. whole_seq: no row with a seq up to here can still appear; may lag behind. Transactions end in another
+ * order than they draw their seqs, so above it a lower one may follow a higher one that was told. */
 typedef void store_earlier_done(void *arg, const struct err *err, const struct store_earlier *rows,
-                                size_t count, bool full);
+                                size_t count, bool full, int64_t whole_seq);
 typedef void store_owned_done(void *arg, const struct err *err, const struct store_owned *owned,
                               size_t count);
 typedef void store_dead_letters_done(void *arg, const struct err *err,
