@@ -124,9 +124,22 @@ static size_t messages_in(const struct store_call *call)
     return count;
 }
 
+/* No transaction is open that drew a seq up to here. */
+static int64_t whole_seq(void)
+{
+    const struct pg_write *write;
+    int64_t seq = postgres.last_seq;
+    TAILQ_FOREACH(write, &postgres.writes, link)
+    {
+        seq = write->least_seq - 1 < seq ? write->least_seq - 1 : seq;
+    }
+    return seq;
+}
+
 static int64_t begin(struct sim_call *sim_call)
 {
     struct store_call *call = (struct store_call *)sim_call;
+    call->result = whole_seq(); /* of earlier */
     if (!ops_table[call->op].writes)
         return sim_between(50, 1000);
     int64_t seq = pg_draw(&call->write, messages_in(call));
@@ -236,22 +249,14 @@ static void execute_rows(struct store_call *call)
     }
 }
 
-/* What is not visible yet holds it back, too. */
 static int64_t low_mark(void)
 {
     const struct pg_row *row;
-    const struct pg_write *write;
-    int64_t low = postgres.last_seq;
+    int64_t low = whole_seq();
     TAILQ_FOREACH(row, &postgres.accepted, by_seq)
     {
-        if (pg_is_unfinished(row)) {
-            low = row->seq - 1;
-            break;
-        }
-    }
-    TAILQ_FOREACH(write, &postgres.writes, link)
-    {
-        low = write->least_seq - 1 < low ? write->least_seq - 1 : low;
+        if (pg_is_unfinished(row))
+            return row->seq - 1 < low ? row->seq - 1 : low;
     }
     return low;
 }
@@ -430,7 +435,8 @@ static void complete(struct sim_call *sim_call, const struct err *err)
         ((store_ended *)call->done)(call->arg, err, call->flags);
         return;
     case OP_EARLIER:
-        ((store_earlier_done *)call->done)(call->arg, err, call->earlier, results, call->full);
+        ((store_earlier_done *)call->done)(call->arg, err, call->earlier, results, call->full,
+                                           call->result);
         return;
     case OP_OWN:
         ((store_owned_done *)call->done)(call->arg, err, call->owned, results);
