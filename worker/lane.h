@@ -47,7 +47,8 @@ struct lane {
     unsigned state;
     bool woken;             /* there is something to claim, or may be */
     bool hungry;            /* there was more than slots, or no slot */
-    bool taking, promoting; /* under way */
+    bool taking;            /* under way */
+    unsigned promoting;     /* calls under way */
     size_t asked;           /* entries that the last claim asked for */
     int64_t not_before_us;  /* monotonic: an entry went back for want of the store, let it rest */
     int64_t due_ms;         /* what the timer `due` waits for */
