@@ -277,7 +277,7 @@ static void on_disowned(void *arg, const struct err *err)
 {
     struct lane_part *part = arg;
     struct lane *lane = part->lane;
-    (void)err; /* what was not given up lapses */
+    (void)err; /* what was not given up lapses, or is told again as wanted */
     part->disowning = false;
     part->lost = true;
     free_part(part);
@@ -292,9 +292,19 @@ static void leave_queue(struct lane_part *part)
                                   worker->id, on_told, NULL);
 }
 
+/* Gives a lease up. False: the store is away. */
+static bool tell_store(struct lane *lane, const struct store_owned *owned, store_done *done,
+                       void *arg)
+{
+    struct worker *worker = lane->worker;
+    bool there = worker->store_up && !worker->stopped;
+    if (there)
+        worker->store->ops->disown(worker->store, worker->id, owned, 1, done, arg);
+    return there;
+}
+
 void lane_part_settle(struct lane_part *part)
 {
-    struct worker *worker = part->lane->worker;
     if (part->held || part->in_cycle || part->disowning)
         return;
     if (part->lost) {
@@ -306,9 +316,7 @@ void lane_part_settle(struct lane_part *part)
                                     .token = part->token};
         part->disowning = true;
         leave_queue(part);
-        if (worker->store_up && !worker->stopped)
-            worker->store->ops->disown(worker->store, worker->id, &owned, 1, on_disowned, part);
-        else
+        if (!tell_store(part->lane, &owned, on_disowned, part))
             on_disowned(part, &(const struct err){.code = ERR_UNAVAILABLE});
     }
 }
@@ -417,7 +425,11 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
             keep(part, until_us);
     }
     for (size_t i = 0; i < count && !fifo->leaving; i++) {
-        if (!owned[i].wanted && !lane_part_find(lane, owned[i].partition))
+        if (lane_part_find(lane, owned[i].partition))
+            continue;
+        if (owned[i].wanted)
+            tell_store(lane, &owned[i], on_told, NULL); /* it did not hear of it */
+        else
             gain(lane, &owned[i], until_us);
     }
     lane_pump(lane);
