@@ -98,12 +98,14 @@ static void take(struct cycle_part *at, struct queue_claimed *claimed)
         struct queue_entry *entry = &claimed->entries[i];
         struct claim *held = NULL;
         HASH_FIND(by_id, part->by_id, &entry->id, sizeof(entry->id), held);
-        if (held) /* brought once more after a loss: that entry is the one to finish */
+        if (held) { /* brought once more after a loss: that entry is the one to finish */
+            held->found_again |= strcmp(held->entry->entry_id, entry->entry_id) != 0;
             memcpy(held->entry->entry_id, entry->entry_id, sizeof(entry->entry_id));
-        else if (cycle->claim_count < QUEUE_BATCH_MAX)
+        } else if (cycle->claim_count < QUEUE_BATCH_MAX) {
             cycle->claims[cycle->claim_count++] = lane_part_claim(part, claimed, entry);
-        else
+        } else {
             part->inheriting = true; /* it stays in our name: the next cycle finds it */
+        }
     }
 }
 

@@ -85,6 +85,12 @@ static void end_item(struct publication *publication, struct batch_item *item)
     struct claim *claim;
     switch (publication->run->kind) {
     case BATCH_FINISH:
+        claim = claim_of(item);
+        if (claim->found_again)
+            batcher_add(&claim->lane->batches[BATCH_FINISH], item, 0);
+        else
+            claim_free(claim);
+        return;
     case BATCH_RETURN:
         claim_free(claim_of(item));
         return;
@@ -151,6 +157,9 @@ static void fill(struct publication *publication, size_t i)
     struct batch_item *item = publication->items[i];
     switch (publication->run->kind) {
     case BATCH_FINISH:
+        claim_of(item)->found_again = false;
+        publication->entry_pointers[i] = claim_of(item)->entry;
+        return;
     case BATCH_RETURN:
         publication->entry_pointers[i] = claim_of(item)->entry;
         return;
