@@ -55,6 +55,7 @@ size_t sim_live(bool is_worker);
 bool sim_any_drains(void);
 /* No worker has anything in hand. */
 bool sim_workers_idle(void);
+void sim_workers_say(void); /* what they have, in the trace */
 
 /* ---- sim_executor.c: what handlers do ---- */
 

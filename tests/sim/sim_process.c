@@ -5,6 +5,7 @@
 
 #include "base/bug.h"
 #include "base/mem.h"
+#include "worker/lane_fifo.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -254,6 +255,42 @@ bool sim_any_drains(void)
             return true;
     }
     return false;
+}
+
+static void say_lane(const struct lane *lane)
+{
+    const struct lane_part *part;
+    const struct claim *claim;
+    sim_say("%s holds %zu, %zu run, state %u", lane->item->id, lane->held, lane->running_count,
+            lane->state);
+    TAILQ_FOREACH(claim, &lane->claims, link)
+    {
+        sim_say("  %s seq %lld is in state %u", sim_name(claim->entry->id), (long long)claim->seq,
+                claim->state);
+    }
+    if (!lane->fifo)
+        return;
+    sim_say("  fifo state %u%s", lane->fifo->state, lane->fifo->leaving ? ", leaving" : "");
+    TAILQ_FOREACH(part, &lane->fifo->parts, link)
+    {
+        sim_say("  part %u holds %zu, in cycle %u, gate %lld, high %lld%s%s%s%s%s%s", part->number,
+                part->held, part->in_cycle, (long long)part->gate_seq, (long long)part->high_seq,
+                part->lost ? ", lost" : "", part->leaving ? ", leaving" : "",
+                part->disowning ? ", disowning" : "", part->inheriting ? ", inherits" : "",
+                part->look_back ? ", looks back" : "", lane_part_is_sure(part) ? "" : ", unsure");
+    }
+}
+
+void sim_workers_say(void)
+{
+    struct sim_process *process;
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        sim.running = process->loop;
+        for (size_t i = 0; process->is_worker && i < process->worker.production->item_count; i++)
+            say_lane(&process->worker.lanes[i]);
+        sim.running = NULL;
+    }
 }
 
 bool sim_workers_idle(void)

@@ -94,6 +94,7 @@ void redis_save(void);
 void redis_go_back(void);
 /* The first stream that holds anything, for a message about it; NULL: none does. */
 const struct redis_stream *redis_first_left(void);
+void redis_say_left(void); /* in the trace */
 
 /* An entry as a caller gives it. */
 struct redis_given {

@@ -151,6 +151,30 @@ void redis_go_back(void)
     redis.epoch++; /* another run id */
 }
 
+void redis_say_left(void)
+{
+    const struct redis_stream *stream;
+    const struct redis_entry *entry;
+    const struct redis_index *index;
+    TAILQ_FOREACH(stream, &redis.data.streams, link)
+    {
+        TAILQ_FOREACH(entry, &stream->entries, link)
+        {
+            sim_say("left in %s/%u: %s as %lld, last %lld, in the hand of '%s'%s", stream->item,
+                    stream->partition, sim_name(entry->id), (long long)entry->number,
+                    (long long)stream->last, entry->consumer, entry->put_down ? ", put down" : "");
+        }
+        TAILQ_FOREACH(entry, &stream->delayed, link)
+        {
+            sim_say("left in %s/%u: %s, due in %lld ms", stream->item, stream->partition,
+                    sim_name(entry->id), (long long)(entry->due_ms - sim_wall_us() / SIM_MS));
+        }
+        for (index = stream->index; index; index = index->hh.next)
+            sim_say("left in the index of %s/%u: %s as %lld", stream->item, stream->partition,
+                    sim_name(index->id), (long long)index->number);
+    }
+}
+
 const struct redis_stream *redis_first_left(void)
 {
     const struct redis_stream *stream;

@@ -45,6 +45,8 @@ static void wait_until_settled(const struct production *production)
     if (sim.failure[0] || is_settled())
         return;
     const struct redis_stream *left = redis_first_left();
+    redis_say_left();
+    sim_workers_say();
     sim_fail("it does not settle: %zu messages without an end%s, %s%s%s", pg_unfinished_count(),
              sim_senders_idle() ? "" : ", senders without an answer",
              left ? "something left in the queue of " : "queues empty", left ? left->item : "",
