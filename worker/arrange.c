@@ -214,6 +214,10 @@ int arrange_init(struct worker *worker, struct err *err)
 void arrange_done(struct worker *worker)
 {
     struct lane *lane;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        lane_close(lane); /* what ends joins batches of others */
+    }
     while ((lane = TAILQ_FIRST(&worker->all_lanes)))
         free_lane(lane);
     loop_timer_done(&worker->reap);

@@ -17,8 +17,8 @@ static const char *const state_words[] = {"looking",  "adopting",   "ready",
 static const uint32_t state_moves[] = {
     [CLAIM_LOOKING] = STATE_BIT(CLAIM_ADOPTING) | STATE_BIT(CLAIM_READY) |
                       STATE_BIT(CLAIM_FETCHING) | STATE_BIT(CLAIM_RUNNING) |
-                      STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_PUBLISHING) |
-                      STATE_BIT(CLAIM_RETURNING),
+                      STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_WAITING) |
+                      STATE_BIT(CLAIM_PUBLISHING) | STATE_BIT(CLAIM_RETURNING),
     [CLAIM_ADOPTING] = STATE_BIT(CLAIM_READY) | STATE_BIT(CLAIM_RUNNING) |
                        STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_RETURNING),
     [CLAIM_READY] = STATE_BIT(CLAIM_FETCHING) | STATE_BIT(CLAIM_RUNNING) |

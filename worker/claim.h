@@ -65,6 +65,7 @@ struct claim {
     bool timed_out, handed_back;
     bool out_of_time;     /* its deadline passed while it ran */
     bool fetch_waits;     /* it is in worker->fetch_waiting */
+    bool found_again;     /* its entry is another since its finish was called */
     bool settle_repeated; /* the outcome of a settle was unknown: it may be recorded already */
     size_t fetch_bytes;   /* of the worker's budget for large bodies */
     struct meta meta;

@@ -98,12 +98,14 @@ static void take(struct cycle_part *at, struct queue_claimed *claimed)
         struct queue_entry *entry = &claimed->entries[i];
         struct claim *held = NULL;
         HASH_FIND(by_id, part->by_id, &entry->id, sizeof(entry->id), held);
-        if (held) /* brought once more after a loss: that entry is the one to finish */
+        if (held) { /* brought once more after a loss: that entry is the one to finish */
+            held->found_again |= strcmp(held->entry->entry_id, entry->entry_id) != 0;
             memcpy(held->entry->entry_id, entry->entry_id, sizeof(entry->entry_id));
-        else if (cycle->claim_count < QUEUE_BATCH_MAX)
+        } else if (cycle->claim_count < QUEUE_BATCH_MAX) {
             cycle->claims[cycle->claim_count++] = lane_part_claim(part, claimed, entry);
-        else
+        } else {
             part->inheriting = true; /* it stays in our name: the next cycle finds it */
+        }
     }
 }
 
@@ -259,7 +261,7 @@ static void note_earlier(struct fifo_cycle *cycle, struct cycle_part *at,
 }
 
 static void on_earlier(void *arg, const struct err *err, const struct store_earlier *rows,
-                       size_t count, bool full)
+                       size_t count, bool full, int64_t whole_seq)
 {
     struct fifo_cycle *cycle = arg;
     cycle->failed |= err->code != ERR_NONE;
@@ -273,6 +275,8 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
             if (rows[j].partition == at->part->number)
                 note_earlier(cycle, at, &rows[j], &shut);
         }
+        if (err->code == ERR_NONE && whole_seq > at->part->whole_seq)
+            at->part->whole_seq = whole_seq;
         if (err->code == ERR_NONE && full) { /* how it goes on is not known yet */
             at->part->look_back = true;
             if (!shut)
@@ -282,16 +286,19 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
     end_call(cycle);
 }
 
-/* All up to here has ended: what is in hand and has no end yet comes after it. */
+/* All up to here has ended: what is in hand and has no end yet comes after it, and so does what a shut gate waits for, or what was
+ * drawn and could not be seen yet. */
 static int64_t ended_up_to(const struct lane_part *part)
 {
     const struct claim *claim;
+    int64_t seq = part->high_seq < part->gate_seq ? part->high_seq : part->gate_seq - 1;
+    seq = seq < part->whole_seq ? seq : part->whole_seq;
     TAILQ_FOREACH(claim, &part->claims, in_part)
     {
         if (claim->seq && claim->state != CLAIM_PUBLISHING)
-            return claim->seq - 1 < part->high_seq ? claim->seq - 1 : part->high_seq;
+            return claim->seq - 1 < seq ? claim->seq - 1 : seq;
     }
-    return part->high_seq;
+    return seq;
 }
 
 /* New ones wait for the answer; those that are known already had theirs. */
@@ -368,7 +375,8 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
 
 static bool has_something(const struct lane_part *part)
 {
-    return !part->lost && !part->leaving && (part->woken || part->inheriting || part->look_back);
+    return !part->lost && !part->leaving && lane_part_is_sure(part) &&
+           (part->woken || part->inheriting || part->look_back);
 }
 
 /* The partitions of the next cycle, those longest not claimed from first. Without room, those that wait for an earlier one: what is in

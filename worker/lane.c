@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/state.h"
-#include "lane_parts.h"
+#include "lane_fifo.h"
 #include "worker.h"
 
 #include <stdlib.h>
@@ -128,23 +128,39 @@ void lane_wake(struct lane *lane, unsigned partition)
 static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t next_due_ms)
 {
     struct lane *lane = arg;
-    lane->promoting = false;
+    lane->promoting--;
     if (err->code != ERR_NONE)
         return;
-    if (moved)
+    if (moved && lane->fifo)
+        lane_fifo_sweep(lane);
+    else if (moved)
         lane_wake(lane, 0);
     if (next_due_ms >= 0)
         lane_promote_at(lane, next_due_ms);
 }
 
+static void promote_partition(struct lane *lane, unsigned partition)
+{
+    lane->promoting++;
+    lane->worker->queue->ops->promote(lane->worker->queue, queue_name_of(lane->item, partition),
+                                      clock_wall_ms(), QUEUE_BATCH_MAX, on_promoted, lane);
+}
+
 static void promote(void *arg)
 {
     struct lane *lane = arg;
+    const struct lane_part *part;
     if (lane->promoting || !lane_may_claim(lane))
         return;
-    lane->promoting = true;
-    lane->worker->queue->ops->promote(lane->worker->queue, lane->name, clock_wall_ms(),
-                                      QUEUE_BATCH_MAX, on_promoted, lane);
+    if (!lane->fifo) {
+        promote_partition(lane, 0);
+        return;
+    }
+    TAILQ_FOREACH(part, &lane->fifo->parts, link)
+    {
+        if (!part->lost)
+            promote_partition(lane, part->number);
+    }
 }
 
 void lane_promote_at(struct lane *lane, int64_t due_ms)
@@ -235,7 +251,7 @@ static void on_sweep(void *arg)
         renew(lane, clock_mono_us(), false);
     if (!lane_may_claim(lane))
         return;
-    promote(lane); /* fifo: what was delayed under another queue type */
+    promote(lane);
     if (lane->fifo) {
         lane_fifo_sweep(lane);
         return;
@@ -323,12 +339,18 @@ bool lane_is_over(const struct lane *lane)
     return over;
 }
 
-void lane_done(struct lane *lane)
+void lane_close(struct lane *lane)
 {
-    struct claim *claim;
     lane->runs = false; /* what ends from here on pumps nothing */
     if (lane->executor)
         lane->executor->ops->free(lane->executor); /* ends what it still runs */
+    lane->executor = NULL;
+}
+
+void lane_done(struct lane *lane)
+{
+    struct claim *claim;
+    lane_close(lane);
     while ((claim = TAILQ_FIRST(&lane->claims)))
         claim_free(claim);
     lane_fifo_done(lane);

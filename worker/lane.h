@@ -51,14 +51,15 @@ struct lane {
     unsigned state;
     bool woken;             /* there is something to claim, or may be */
     bool hungry;            /* there was more than slots, or no slot */
-    bool taking, promoting; /* under way */
+    bool taking;            /* under way */
+    unsigned promoting;     /* calls under way */
     size_t asked;           /* entries that the last claim asked for */
     int64_t not_before_us;  /* monotonic: an entry went back for want of the store, let it rest */
     int64_t due_ms;         /* what the timer `due` waits for */
     TAILQ_HEAD(, claim) claims;
     TAILQ_HEAD(, claim) running; /* by start */
     size_t held, starting, fetching, running_count;
-    unsigned failures; /* of publications, in a row */
+    unsigned failures[BATCH_COUNT]; /* of publications, in a row */
     struct batcher batches[BATCH_COUNT];
     struct loop_task pump;
     struct loop_timer sweep, timeouts, due, again;
@@ -77,6 +78,8 @@ void lane_init(struct lane *lane, struct worker *worker, struct production *prod
 /* Claims no more; over once nothing of it is in hand and nobody's children are under way through it. */
 void lane_retire(struct lane *lane);
 bool lane_is_over(const struct lane *lane);
+/* Ends what still runs. Of all lanes before the first lane_done, since what ends joins batches of others. */
+void lane_close(struct lane *lane);
 void lane_done(struct lane *lane);
 /* Looks for something to claim in a later loop turn. */
 void lane_pump(struct lane *lane);
@@ -85,8 +88,8 @@ void lane_wake(struct lane *lane, unsigned partition);
 /* May it claim? */
 bool lane_may_claim(const struct lane *lane);
 void lane_links_changed(struct lane *lane);
-/* fifo: these partitions are this worker's by now (store.h: own); others that it had are lost. */
-void lane_own(struct lane *lane, const struct store_owned *owned, size_t count);
+/* fifo: these partitions are this worker's until then, monotonic (store.h: own); others that it had are lost. */
+void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, int64_t until_us);
 /* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */
 void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */

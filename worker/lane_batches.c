@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 #define AGAIN_MS 200
-#define TRIES_MAX 10u /* of what is given up then */
+#define TRIES_MAX 10u /* in a row, of what is given up then */
 
 /* What is under way of one batcher: the calls of one start. */
 struct batch_run {
@@ -76,10 +76,8 @@ static unsigned partition_of(enum lane_batch kind, struct batch_item *item)
  * children, the mirror of dead letters is only a mirror, a reply is in the store. */
 static bool given_up(const struct lane *lane, enum lane_batch kind)
 {
-    if (!lane->worker->queue_up)
-        return false;
-    return kind == BATCH_BURY || kind == BATCH_REPLY ||
-           (kind == BATCH_CHILDREN && lane->failures >= TRIES_MAX);
+    bool has_others = kind == BATCH_BURY || kind == BATCH_REPLY || kind == BATCH_CHILDREN;
+    return has_others && lane->worker->queue_up && lane->failures[kind] >= TRIES_MAX;
 }
 
 static void end_item(struct publication *publication, struct batch_item *item)
@@ -87,6 +85,12 @@ static void end_item(struct publication *publication, struct batch_item *item)
     struct claim *claim;
     switch (publication->run->kind) {
     case BATCH_FINISH:
+        claim = claim_of(item);
+        if (claim->found_again)
+            batcher_add(&claim->lane->batches[BATCH_FINISH], item, 0);
+        else
+            claim_free(claim);
+        return;
     case BATCH_RETURN:
         claim_free(claim_of(item));
         return;
@@ -116,7 +120,8 @@ static void on_done(void *arg, const struct err *err)
     struct lane *lane = run->lane;
     struct batcher *batcher = &lane->batches[run->kind];
     worker_note(lane->worker, &lane->worker->publish_trouble, err);
-    lane->failures = err->code == ERR_NONE ? 0 : lane->failures + 1;
+    unsigned *failures = &lane->failures[run->kind]; /* one, too, for a link that broke */
+    *failures = err->code == ERR_NONE ? 0 : *failures + 1;
     if (err->code == ERR_NONE || given_up(lane, run->kind)) {
         for (size_t i = 0; i < publication->count; i++)
             end_item(publication, publication->items[i]);
@@ -152,6 +157,9 @@ static void fill(struct publication *publication, size_t i)
     struct batch_item *item = publication->items[i];
     switch (publication->run->kind) {
     case BATCH_FINISH:
+        claim_of(item)->found_again = false;
+        publication->entry_pointers[i] = claim_of(item)->entry;
+        return;
     case BATCH_RETURN:
         publication->entry_pointers[i] = claim_of(item)->entry;
         return;

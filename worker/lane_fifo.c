@@ -191,14 +191,19 @@ static void turn(void *arg)
             return;
         struct claim *claim = TAILQ_FIRST(&key->line);
         unrunnable(key);
-        if (claim->seq >= key->part->gate_seq)
-            continue; /* until the gate moves */
+        if (claim->seq >= key->part->gate_seq || !lane_part_is_sure(key->part))
+            continue; /* until the gate moves, the lease is renewed */
         TAILQ_REMOVE(&key->line, claim, in_line);
         key->busy = claim;
         lane_start(claim);
     }
     if (has_slot(lane) && !TAILQ_EMPTY(&fifo->runnable))
         loop_task_set(&fifo->turn);
+}
+
+bool lane_part_is_sure(const struct lane_part *part)
+{
+    return clock_mono_us() < part->until_us;
 }
 
 void lane_part_gate(struct lane_part *part, int64_t seq)
@@ -272,7 +277,7 @@ static void on_disowned(void *arg, const struct err *err)
 {
     struct lane_part *part = arg;
     struct lane *lane = part->lane;
-    (void)err; /* what was not given up lapses */
+    (void)err; /* what was not given up lapses, or is told again as wanted */
     part->disowning = false;
     part->lost = true;
     free_part(part);
@@ -287,9 +292,19 @@ static void leave_queue(struct lane_part *part)
                                   worker->id, on_told, NULL);
 }
 
+/* Gives a lease up. False: the store is away. */
+static bool tell_store(struct lane *lane, const struct store_owned *owned, store_done *done,
+                       void *arg)
+{
+    struct worker *worker = lane->worker;
+    bool there = worker->store_up && !worker->stopped;
+    if (there)
+        worker->store->ops->disown(worker->store, worker->id, owned, 1, done, arg);
+    return there;
+}
+
 void lane_part_settle(struct lane_part *part)
 {
-    struct worker *worker = part->lane->worker;
     if (part->held || part->in_cycle || part->disowning)
         return;
     if (part->lost) {
@@ -301,10 +316,7 @@ void lane_part_settle(struct lane_part *part)
                                               .token = part->token};
         part->disowning = true;
         leave_queue(part);
-        if (worker->store_up && !worker->stopped)
-            worker->store->ops->disown(worker->store, worker->id, &part->given_up, 1, on_disowned,
-                                       part);
-        else
+        if (!tell_store(part->lane, &part->given_up, on_disowned, part))
             on_disowned(part, &(const struct err){.code = ERR_UNAVAILABLE});
     }
 }
@@ -334,6 +346,22 @@ static void lose(struct lane_part *part)
     lane_part_settle(part);
 }
 
+void lane_refused_by_lease(struct claim *claim, int attempt)
+{
+    struct lane_part *part = claim->part;
+    if (claim->outcome.end == STORE_RETRY && attempt > claim->outcome.attempt && !part->lost) {
+        claim->outcome.attempt = attempt - 1;
+        lane_wait(claim);
+        return;
+    }
+    part->in_cycle++; /* stays while its claims go */
+    if (!part->lost)
+        lose(part); /* the store will say so */
+    drop(claim);
+    part->in_cycle--;
+    lane_part_settle(part);
+}
+
 static void leave(struct lane_part *part)
 {
     if (part->leaving)
@@ -343,12 +371,22 @@ static void leave(struct lane_part *part)
     lane_part_settle(part);
 }
 
-static void gain(struct lane *lane, const struct store_owned *owned)
+/* It is still ours. */
+static void keep(struct lane_part *part, int64_t until_us)
+{
+    bool was_sure = lane_part_is_sure(part);
+    part->until_us = until_us;
+    if (!was_sure)
+        lane_part_gate(part, part->gate_seq); /* what stands before it may run again */
+}
+
+static void gain(struct lane *lane, const struct store_owned *owned, int64_t until_us)
 {
     struct lane_part *part = mem_alloc(sizeof(*part));
     part->lane = lane;
     part->number = owned->partition;
     part->token = owned->token;
+    part->until_us = until_us;
     part->woken = part->inheriting = part->look_back = true;
     part->gate_seq = INT64_MAX;
     TAILQ_INIT(&part->claims);
@@ -368,7 +406,7 @@ static const struct store_owned *find_owned(const struct store_owned *owned, siz
     return NULL;
 }
 
-void lane_own(struct lane *lane, const struct store_owned *owned, size_t count)
+void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, int64_t until_us)
 {
     struct lane_fifo *fifo = lane->fifo;
     struct lane_part *part, *next;
@@ -383,10 +421,16 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count)
             lose(part);
         else if (ours->wanted)
             leave(part);
+        else
+            keep(part, until_us);
     }
     for (size_t i = 0; i < count && !fifo->leaving; i++) {
-        if (!owned[i].wanted && !lane_part_find(lane, owned[i].partition))
-            gain(lane, &owned[i]);
+        if (lane_part_find(lane, owned[i].partition))
+            continue;
+        if (owned[i].wanted)
+            tell_store(lane, &owned[i], on_told, NULL); /* it did not hear of it */
+        else
+            gain(lane, &owned[i], until_us);
     }
     lane_pump(lane);
 }

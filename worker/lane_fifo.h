@@ -27,15 +27,17 @@ struct lane_part {
     unsigned number;
     int64_t token;
     struct store_owned given_up; /* what the store is told while `disowning` */
-    bool lost;                   /* another owns it, or nobody */
-    bool leaving;                /* given up as soon as nothing of it is in hand */
-    bool disowning;              /* the store is being told */
-    unsigned in_cycle;           /* who borrows it just now: it is not freed */
-    bool woken;                  /* there is something to claim, or may be */
-    bool inheriting;             /* what its owners before claimed is not all taken yet */
-    bool look_back;   /* the store is to be asked for earlier ones, though nothing was claimed */
-    int64_t high_seq; /* of all that it had in hand; all up to here is in hand or has ended */
-    int64_t gate_seq; /* from here on none runs: an earlier one may be missing. INT64_MAX: open */
+    int64_t until_us;  /* monotonic: from then on the lease may be another's, nothing starts */
+    bool lost;         /* another owns it, or nobody */
+    bool leaving;      /* given up as soon as nothing of it is in hand */
+    bool disowning;    /* the store is being told */
+    unsigned in_cycle; /* who borrows it just now: it is not freed */
+    bool woken;        /* there is something to claim, or may be */
+    bool inheriting;   /* what its owners before claimed is not all taken yet */
+    bool look_back;    /* the store is to be asked for earlier ones, though nothing was claimed */
+    int64_t high_seq;  /* of all that it had in hand; all up to here is in hand or has ended */
+    int64_t whole_seq; /* no message with a seq up to here can still appear */
+    int64_t gate_seq;  /* from here on none runs: an earlier one may be missing. INT64_MAX: open */
     struct claim_line claims; /* all in hand, by seq once it is known */
     size_t held;
     struct claim *by_id;
@@ -59,6 +61,7 @@ void fifo_cycle_free(struct fifo_cycle *cycle); /* NULL: nothing */
 
 /* lane_fifo.c */
 struct lane_part *lane_part_find(struct lane *lane, unsigned number);
+bool lane_part_is_sure(const struct lane_part *part);
 /* The gate moves to `seq`: what stands before it may run. */
 void lane_part_gate(struct lane_part *part, int64_t seq);
 /* A new claim of this part. */

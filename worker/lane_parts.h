@@ -68,6 +68,9 @@ void lane_line_up(struct claim *claim);
 void lane_turn_over(struct claim *claim);
 /* Its attempt failed and is recorded: it keeps its key and runs again when its backoff is over. */
 void lane_wait(struct claim *claim);
+/* Its settle was refused though it has no end: it was the repeat of a retry that is recorded, or the lease is lost. `attempt`: the one
+ * that begins now. */
+void lane_refused_by_lease(struct claim *claim, int attempt);
 /* It goes back to its queue while its partition stays: nothing later of the partition runs before it is found again. */
 void lane_gap(struct claim *claim);
 /* It leaves the lane: its place in the line goes. */

@@ -153,7 +153,7 @@ void lane_settled(struct claim *claim)
         lane_refused(claim);
     } else if (outcome->recorded) {
         lane_recorded(claim);
-    } else if ((claim->settle_repeated || claim->part) && outcome->end != STORE_RETRY) {
+    } else if (claim->part || (claim->settle_repeated && outcome->end != STORE_RETRY)) {
         claim->settle_repeated = true;
         claim_move(
             claim,

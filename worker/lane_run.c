@@ -389,6 +389,11 @@ static void on_looked_up(void *arg, const struct err *err)
             lane_return(claim);
         } else if (err->code == ERR_NONE && row->ended) {
             ended[ended_count++] = claim;
+        } else if (claim->settle_repeated && claim->part && err->code == ERR_NONE) {
+            lane_refused_by_lease(claim, row->attempt);
+        } else if (claim->settle_repeated && claim->part) { /* nothing later may run before it */
+            claim_move(claim, CLAIM_SETTLING);
+            settler_add(&lane->worker->settler, claim);
         } else if (claim->settle_repeated) {
             lane_superseded(claim);
         } else if (row->known) {
@@ -427,7 +432,9 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
         }
         look_up->claims[look_up->asked] = claim;
         look_up->rows[look_up->asked++] =
-            (struct store_claim){.id = claim->entry->id, .taken_over = claim->entry->taken_over};
+            (struct store_claim){.id = claim->entry->id,
+                                 .taken_over = claim->entry->taken_over && !claim->settle_repeated,
+                                 .lease_token = claim->outcome.lease_token};
     }
     for (size_t i = 0; i < unrecorded_count; i++) {
         unrecorded[i]->outcome.run = 1;

@@ -1,5 +1,6 @@
 #include "ownership.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 #include "lane.h"
 #include "worker.h"
@@ -7,6 +8,7 @@
 #include <stdlib.h>
 
 #define LEASE_MS 6000
+#define MARGIN_MS 500 /* for clocks that do not run alike, and for what lies between a look at one and a handler's start */
 #define RENEW_MS 1000
 
 /* Of an item and pattern one lane at most is open. */
@@ -16,7 +18,8 @@ static bool has_share(const struct lane *lane)
 }
 
 /* What is owned of one lane's partitions. */
-static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t count)
+static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t count,
+                      int64_t until_us)
 {
     struct store_owned *own = mem_array(count, sizeof(*own));
     size_t own_count = 0;
@@ -24,7 +27,7 @@ static void tell_lane(struct lane *lane, const struct store_owned *owned, size_t
         if (owned[i].pattern == lane->name.pattern && strcmp(owned[i].item, lane->item->id) == 0)
             own[own_count++] = owned[i];
     }
-    lane_own(lane, own, own_count);
+    lane_own(lane, own, own_count, until_us);
     free(own);
 }
 
@@ -33,6 +36,7 @@ static void on_owned(void *arg, const struct err *err, const struct store_owned 
 {
     struct ownership *ownership = arg;
     struct worker *worker = ownership->worker;
+    int64_t until_us = ownership->asked_us + (LEASE_MS - MARGIN_MS) * 1000;
     ownership->asking = false;
     struct lane *lane;
     if (err->code != ERR_NONE)
@@ -40,7 +44,7 @@ static void on_owned(void *arg, const struct err *err, const struct store_owned 
     TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
     {
         if (has_share(lane))
-            tell_lane(lane, owned, count);
+            tell_lane(lane, owned, count, until_us);
     }
 }
 
@@ -81,6 +85,7 @@ static void ask(void *arg)
     if (ownership->share_count == 0 && !had_some)
         return;
     ownership->asking = true;
+    ownership->asked_us = clock_mono_us();
     worker->store->ops->own(worker->store, worker->id, ownership->shares, ownership->share_count,
                             LEASE_MS, on_owned, ownership);
 }

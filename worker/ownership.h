@@ -1,5 +1,6 @@
 /* Which partitions of fifo items this worker owns: it tells the store that it lives, and hears what is its share by now, once a second.
- * Leases are the store's: a worker that was silent for longer than LEASE_MS lost them, whatever it believes. */
+ * Leases are the store's: a worker that was silent for longer than LEASE_MS lost them, whatever it believes. So it starts nothing when
+ * its last good question is that old. */
 #ifndef HIE_OWNERSHIP_H
 #define HIE_OWNERSHIP_H
 
@@ -7,6 +8,7 @@
 #include "store/store.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
 struct worker;
 
@@ -17,6 +19,7 @@ struct ownership {
     struct loop_timer timer;
     bool asking;
     bool stale; /* there are other lanes, or other ones are open */
+    int64_t asked_us; /* monotonic */
 };
 
 void ownership_init(struct ownership *ownership, struct worker *worker);

@@ -36,12 +36,14 @@ static struct uuid from_parts(int64_t wall_ms, uint16_t front, uint64_t back)
     return id;
 }
 
+/* Of the ids made last. */
+static int64_t last_ms;
+static uint16_t counter;
+
 struct uuid uuid_new(int64_t wall_ms)
 {
     /* RFC 9562 section 6.2, method 1: a 12-bit counter in rand_a; it starts low enough to rise for a while
      * and borrows the next millisecond when it is used up. */
-    static int64_t last_ms;
-    static uint16_t counter;
     if (wall_ms > last_ms) {
         last_ms = wall_ms;
         counter = (uint16_t)(random_u64() & 0x3ff);
@@ -158,8 +160,30 @@ uint64_t hash_bytes(uint64_t seed, const void *ptr, size_t len)
     return hash;
 }
 
+static bool is_fixed;
+static uint64_t fixed_state;
+
+void random_fix(uint64_t seed)
+{
+    is_fixed = true;
+    fixed_state = seed;
+    last_ms = 0;
+    counter = 0;
+}
+
+/* SplitMix64 (Steele, Lea, Flood 2014). */
+static uint64_t fixed_u64(void)
+{
+    uint64_t z = fixed_state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
 uint64_t random_u64(void)
 {
+    if (is_fixed)
+        return fixed_u64();
     static _Thread_local uint64_t pool[32];
     static _Thread_local size_t left;
     static _Thread_local pid_t owner;

@@ -36,6 +36,8 @@ uint64_t hash_bytes(uint64_t seed, const void *ptr, size_t len);
 #define HASH_SEED 0xcbf29ce484222325u
 /* Random bits from the kernel, buffered. */
 uint64_t random_u64(void);
+/* For simulations: from here on the bits of this process, and the ids it makes, follow from the seed alone. One thread. */
+void random_fix(uint64_t seed);
 /* Uniform in [0, bound); 0 for bound 0. */
 uint64_t random_below(uint64_t bound);
 

@@ -61,6 +61,8 @@ struct store_claim {
     struct uuid id;
     bool
         taken_over; /* it was in another's hand: recorded, and counted as an attempt that ended with its worker */
+    /* fifo: counted only while the partition's lease still has this token, or who lost it would supersede its owner. 0: no lease. */
+    int64_t lease_token;
     /* set by the completion */
     bool known;  /* the store has the message, or its end */
     bool ended;  /* it has its end: only finish is left */
@@ -73,7 +75,7 @@ struct store_claim {
 struct store_before {
     unsigned partition;
     int64_t
-        after_seq; /* all up to here has ended, as far as the owner knows; 0: from the low mark on */
+        after_seq; /* all up to here has ended, and was whole (store_earlier_done); 0: from the low mark on */
     int64_t upto_seq; /* below this one; INT64_MAX: whatever there is */
 };
 struct store_earlier {
@@ -197,9 +199,10 @@ typedef void store_leased(void *arg, const struct err *err,
 typedef void store_mark_done(void *arg, const struct err *err, int64_t low_seq);
 typedef void store_counts_done(void *arg, const struct err *err, const struct store_count *counts,
                                size_t count);
-/* full: there are more than `count`. */
+/* full: there are more than `count`. whole_seq: no row with a seq up to here can still appear; may lag behind. Transactions end in another
+ * order than they draw their seqs, so above it a lower one may follow a higher one that was told. */
 typedef void store_earlier_done(void *arg, const struct err *err, const struct store_earlier *rows,
-                                size_t count, bool full);
+                                size_t count, bool full, int64_t whole_seq);
 typedef void store_owned_done(void *arg, const struct err *err, const struct store_owned *owned,
                               size_t count);
 typedef void store_dead_letters_done(void *arg, const struct err *err,
@@ -239,7 +242,7 @@ struct store_ops {
      * whatever the count, so two versions of a production never own one stream twice. Each item and pattern is named once. */
     void (*own)(struct store *, const char *worker, const struct store_share *shares, size_t count,
                 int64_t ttl_ms, store_owned_done *done, void *arg);
-    /* Gives up leases of this worker: the named partitions, or (count 0) all and its membership: it leaves. */
+    /* Gives up leases of this worker: the named partitions (copied), or (count 0) all and its membership: it leaves. */
     void (*disown)(struct store *, const char *worker, const struct store_owned *owned,
                    size_t count, store_done *done, void *arg);
     /* After running. Repeatable: a repeat reports recorded = false. */

@@ -105,6 +105,7 @@ static void on_link_down(void *arg, const struct err *err)
     struct store_setup *setup = arg;
     struct store_pg *store = setup->store;
     store->up = false;
+    store->whole = (struct store_whole){0}; /* another server may come */
     if (store->refused || store->told_down)
         return;
     store->told_down = true;

@@ -70,6 +70,13 @@ void store_setup_start(struct store_setup *setup);
  * nobody waits for: so none of them delays another. */
 enum store_link { LINK_COMMITS, LINK_LOOKUPS, LINK_SCANS, LINK_COUNT };
 
+/* How far the log is whole: store_pg_fifo.c. */
+struct store_whole {
+    int64_t seq; /* no row up to here can still appear */
+    int64_t closing_seq, closing_xid; /* the next one, once nobody below that id is open; 0: none */
+    int64_t drawn;                    /* as the last answer saw it */
+};
+
 struct store_pg {
     struct store base;
     struct store_pg_options options;
@@ -78,6 +85,7 @@ struct store_pg {
     bool up;        /* all links are, and the owner knows */
     bool told_down; /* since it was last up */
     bool refused;
+    struct store_whole whole;
     LIST_HEAD(, store_op) ops;
 };
 

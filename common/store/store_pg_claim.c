@@ -34,7 +34,7 @@ static const struct pg_statement ended_statement = {STATEMENT_ENDED, "SELECT " E
 static const struct pg_statement claim_statement = {
     STATEMENT_CLAIM, "SELECT " SEQ ", " ENDED ", u.run, " NEXT_ATTEMPT FROM_IDS};
 static const struct pg_statement take_over_statement = {
-    STATEMENT_TAKE_OVER, "SELECT seq, ended, run, attempt FROM hie.claim($1, $4, $2, $3, $5)"};
+    STATEMENT_TAKE_OVER, "SELECT seq, ended, run, attempt FROM hie.claim($1, $4, $2, $3, $5, $6)"};
 /* clang-format on */
 
 /* ---- flags ---- */
@@ -124,6 +124,10 @@ static void encode_claim(struct pg_request *request, struct pg_params *params)
         pg_put_bool(params, op->rows[i].taken_over);
     pg_param_end(params);
     pg_param_text(params, slice_text(op->worker), PG_TEXT_CHARS);
+    pg_array_begin(params, PG_INT8, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_int8(params, op->rows[i].lease_token);
+    pg_param_end(params);
 }
 
 static void on_claim(struct pg_request *request, const struct pg_answer *answer)

@@ -4,11 +4,14 @@
 #include "store/store_pg.h"
 
 /* clang-format off */
-/* What is unfinished is a straggler, or above the mark and its first run has no end. $1 item, $2 pattern, $3 partitions, $4 after,
- * $5 up to, $6 rows at most. */
+/* The first line tells how far the log is whole (note_whole). What is unfinished is a straggler, or above the mark and its first run has
+ * no end. $1 item, $2 pattern, $3 partitions, $4 after, $5 up to, $6 rows at most. */
 static const struct pg_statement earlier_statement = {
     STATEMENT_EARLIER,
-    "SELECT x.correlation_id, p.partition, x.seq FROM (SELECT unnest($3::int2[]) AS partition,"
+    "SELECT NULL::uuid, pg_snapshot_xmin(pg_current_snapshot())::text::int8,"
+    " pg_snapshot_xmax(pg_current_snapshot())::text::int8,"
+    " CASE WHEN q.is_called THEN q.last_value ELSE 0 END FROM hie.accepted_seq q UNION ALL ("
+    "SELECT x.correlation_id, p.partition, x.seq, 0 FROM (SELECT unnest($3::int2[]) AS partition,"
     " unnest($4::int8[]) AS after_seq, unnest($5::int8[]) AS upto_seq) p, LATERAL ("
     "(SELECT s.seq, s.correlation_id FROM hie.stragglers s"
     " WHERE s.item = $1::text AND s.pattern = $2::int8::int2 AND s.partition = p.partition"
@@ -21,7 +24,7 @@ static const struct pg_statement earlier_statement = {
     " AND a.seq > greatest(p.after_seq, (SELECT m.low FROM hie.marks m WHERE m.name = 'low'))"
     " AND a.seq < p.upto_seq AND (SELECT true FROM hie.ended e"
     " WHERE e.correlation_id = a.correlation_id AND e.run = 1) IS NULL"
-    " ORDER BY a.seq LIMIT $6::int8)) x ORDER BY x.seq LIMIT $6::int8"};
+    " ORDER BY a.seq LIMIT $6::int8)) x ORDER BY x.seq LIMIT $6::int8)"};
 static const struct pg_statement own_statement = {
     STATEMENT_OWN, "SELECT item, pattern, partition, token, wanted"
                    " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::int8)"};
@@ -61,22 +64,44 @@ static void encode_earlier(struct pg_request *request, struct pg_params *params)
     pg_param_int8(params, (int64_t)op->limit + 1);
 }
 
+/* A writer has its transaction id before it draws a seq. So all who drew up to the last value that one answer saw have lower ids than
+ * the next answer's snapshot begins at, and once a later snapshot has none of those open any more, it shows all their rows. Each
+ * answer takes this one step further. */
+static int64_t note_whole(struct store_whole *whole, int64_t xmin, int64_t xmax, int64_t drawn)
+{
+    if (whole->closing_xid && xmin >= whole->closing_xid) {
+        whole->seq = whole->closing_seq;
+        whole->closing_xid = 0;
+    }
+    if (!whole->closing_xid) {
+        whole->closing_xid = xmax;
+        whole->closing_seq = whole->drawn;
+    }
+    whole->drawn = drawn;
+    return whole->seq;
+}
+
 static void on_earlier(struct pg_request *request, const struct pg_answer *answer)
 {
     struct earlier_op *op = (struct earlier_op *)request;
+    const struct pg_result *result = answer->result;
     struct err err = store_err(answer);
-    size_t count = err.code == ERR_NONE ? pg_result_rows(answer->result) : 0;
+    size_t count = err.code == ERR_NONE ? pg_result_rows(result) - 1 : 0;
+    int64_t whole_seq = 0;
+    if (err.code == ERR_NONE)
+        whole_seq = note_whole(&op->op.store->whole, pg_get_int(result, 0, 1),
+                               pg_get_int(result, 0, 2), pg_get_int(result, 0, 3));
     bool full = count > op->limit;
     if (full)
         count = op->limit;
     struct store_earlier *rows = arena_alloc(&op->op.arena, (count + 1) * sizeof(*rows));
     for (size_t i = 0; i < count; i++) {
-        rows[i].id = pg_get_uuid(answer->result, i, 0);
-        rows[i].partition = (unsigned)pg_get_int(answer->result, i, 1);
-        rows[i].seq = pg_get_int(answer->result, i, 2);
+        rows[i].id = pg_get_uuid(result, i + 1, 0);
+        rows[i].partition = (unsigned)pg_get_int(result, i + 1, 1);
+        rows[i].seq = pg_get_int(result, i + 1, 2);
     }
     store_op_detach(&op->op);
-    op->done(op->arg, &err, rows, count, full);
+    op->done(op->arg, &err, rows, count, full, whole_seq);
     store_op_free(&op->op);
 }
 
@@ -202,7 +227,12 @@ void store_pg_disown(struct store *store, const char *worker, const struct store
                      size_t count, store_done *done, void *arg)
 {
     struct own_op *op = new_own(store, worker, count, arg);
-    op->owned = owned;
+    struct store_owned *copies = arena_alloc(&op->op.arena, (count + 1) * sizeof(*copies));
+    for (size_t i = 0; i < count; i++) {
+        copies[i] = owned[i];
+        copies[i].item = arena_strdup(&op->op.arena, slice_text(owned[i].item));
+    }
+    op->owned = copies;
     op->disowned = done;
     store_op_send(&op->op, LINK_SCANS, &disown_statement, encode_disown, on_disowned);
 }

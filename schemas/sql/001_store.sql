@@ -340,7 +340,7 @@ END $$;
 -- way and keeps others out until this is committed: either the lost worker's settle is seen here as the end, or it is
 -- refused for the attempt written here. Two who take over the same message get different numbers. A message that the store
 -- does not have (yet) is counted too.
-CREATE FUNCTION hie.claim(ids uuid[], taken boolean[], lo uuid, hi uuid, by_worker text)
+CREATE FUNCTION hie.claim(ids uuid[], taken boolean[], lo uuid, hi uuid, by_worker text, tokens bigint[])
 RETURNS TABLE (seq bigint, ended boolean, run integer, attempt integer)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
@@ -348,8 +348,11 @@ SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     runs integer[];
+    held bigint[];
 BEGIN
     LOCK TABLE ONLY hie.ended IN SHARE ROW EXCLUSIVE MODE;
+    PERFORM FROM hie.partition_leases p WHERE p.token = ANY (tokens) ORDER BY p.token FOR KEY SHARE;
+    held := ARRAY(SELECT p.token FROM hie.partition_leases p WHERE p.token = ANY (tokens));
     runs := ARRAY(SELECT coalesce((SELECT d.run FROM hie.dead_letter_actions d
                                     WHERE d.correlation_id = u.id AND d.action = 0
                                     ORDER BY d.run DESC LIMIT 1), 0) + 1
@@ -360,8 +363,8 @@ BEGIN
                       WHERE t.correlation_id = u.id AND t.run = u.run AND t.correlation_id BETWEEN lo AND hi
                       ORDER BY t.attempt DESC LIMIT 1), 0) + 1,
            1, clock_timestamp(), by_worker
-      FROM (SELECT unnest(ids) AS id, unnest(taken) AS taken, unnest(runs) AS run) u
-     WHERE u.taken
+      FROM (SELECT unnest(ids) AS id, unnest(taken) AS taken, unnest(runs) AS run, unnest(tokens) AS token) u
+     WHERE u.taken AND (u.token = 0 OR u.token = ANY (held))
        AND (SELECT true FROM hie.ended e
              WHERE e.correlation_id = u.id AND e.run = u.run AND e.correlation_id BETWEEN lo AND hi) IS NULL
     ON CONFLICT DO NOTHING;

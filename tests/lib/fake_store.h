@@ -360,7 +360,7 @@ static inline bool fake_store_lose_more(const struct fake_store_call *call, cons
     const struct store_production none = {.version = 0};
     switch (call->op) {
     case FAKE_EARLIER:
-        ((store_earlier_done *)call->done)(call->arg, lost, NULL, 0, false);
+        ((store_earlier_done *)call->done)(call->arg, lost, NULL, 0, false, 0);
         return true;
     case FAKE_OWN:
         ((store_owned_done *)call->done)(call->arg, lost, NULL, 0);

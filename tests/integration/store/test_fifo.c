@@ -9,12 +9,14 @@ struct earlier {
     size_t count;
     bool full;
     struct store_earlier rows[EARLIER_MAX];
+    int64_t whole_seq;
 };
 
 static void on_earlier(void *arg, const struct err *err, const struct store_earlier *rows,
-                       size_t count, bool full)
+                       size_t count, bool full, int64_t whole_seq)
 {
     struct earlier *earlier = arg;
+    earlier->whole_seq = whole_seq;
     earlier->calls++;
     earlier->err = *err;
     ck_assert_uint_le(count, EARLIER_MAX);
@@ -39,6 +41,33 @@ static struct store_message fifo_message(struct fixture *f, int partition)
     accept_ok(f, &row, 1);
     return message;
 }
+
+/* A row whose transaction is open may still appear: the log is not whole up to it, whatever came after. */
+START_TEST(test_how_far_the_log_is_whole)
+{
+    struct fixture f;
+    struct store_before part = {.partition = 0, .upto_seq = INT64_MAX};
+    open_store(&f);
+    PGconn *conn = connect_raw(f.database);
+    fifo_message(&f, 0);
+    run_raw(conn, "BEGIN; SELECT pg_current_xact_id(); INSERT INTO hie.accepted (received_at, "
+                  "correlation_id, pattern, direction,"
+                  " priority, partition, item, body) VALUES (now(), gen_random_uuid(), 0, 0, 0, 0, "
+                  "'Fifo', 'x')");
+    struct store_message after = fifo_message(&f, 0);
+    int64_t whole = 0;
+    for (int i = 0; i < 6; i++)
+        whole = earlier_of(&f, &part, 1, 10).whole_seq;
+    ck_assert_int_lt(whole, after.seq - 1);
+    run_raw(conn, "COMMIT");
+    for (int i = 0; i < 6; i++)
+        whole = earlier_of(&f, &part, 1, 10).whole_seq;
+    ck_assert_int_ge(whole, after.seq);
+    ck_assert_uint_eq(earlier_of(&f, &part, 1, 10).count, 3);
+    PQfinish(conn);
+    close_store(&f);
+}
+END_TEST
 
 START_TEST(test_earlier)
 {
@@ -310,6 +339,7 @@ int main(void)
     Suite *suite = suite_create("store_fifo");
     TCase *all = tcase_create("all");
     tcase_set_timeout(all, 120);
+    tcase_add_test(all, test_how_far_the_log_is_whole);
     tcase_add_test(all, test_earlier);
     tcase_add_test(all, test_earlier_stragglers);
     tcase_add_test(all, test_fencing);

@@ -1,0 +1,96 @@
+/* The fleet: simulated processes, what runs in them, and who sends to them. */
+#ifndef HIE_SIM_FLEET_H
+#define HIE_SIM_FLEET_H
+
+#include "dispatcher/intake.h"
+#include "sim_queue.h"
+#include "sim_store.h"
+#include "store/reconciler.h"
+#include "worker/worker.h"
+
+struct sim_dispatcher {
+    struct loop *loop;
+    struct metrics *metrics;
+    struct queue *queue;
+    struct store *store;
+    struct reconciler *reconciler;
+    struct intake intake;
+    bool queue_up, store_up;
+};
+
+struct sim_process {
+    TAILQ_ENTRY(sim_process) entry;
+    char name[16];
+    bool is_worker;
+    bool is_doomed;       /* its end is set */
+    bool is_draining;
+    struct loop *loop;
+    struct worker worker; /* one of the two */
+    struct sim_dispatcher dispatcher;
+    struct sim_queue *queue;
+    struct sim_store *store;
+    struct sim_event end; /* SIGKILL */
+    int64_t paused_us;    /* for how long, all in all */
+};
+TAILQ_HEAD(sim_processes, sim_process);
+extern struct sim_processes sim_processes;
+
+/* ---- sim_process.c ---- */
+void sim_processes_init(void);
+struct sim_process *sim_start_worker(const struct production *production);
+struct sim_process *sim_start_dispatcher(const struct production *production);
+/* Its links, while it starts. */
+void sim_process_links(struct sim_queue *queue, struct sim_store *store);
+struct sim_process *sim_process_of(const struct loop *loop);
+/* Kills it, at once but not from inside itself. */
+void sim_kill(struct sim_process *process);
+void sim_pause(struct sim_process *process, int64_t for_us);
+/* SIGTERM, a worker. */
+void sim_drain(struct sim_process *process);
+/* Removes those whose loop was stopped. */
+void sim_reap(void);
+/* A live one, by chance; NULL: there is none. */
+struct sim_process *sim_pick(bool is_worker);
+size_t sim_live(bool is_worker);
+bool sim_any_drains(void);
+/* No worker has anything in hand. */
+bool sim_workers_idle(void);
+void sim_workers_say(void); /* what they have, in the trace */
+
+/* ---- sim_executor.c: what handlers do ---- */
+
+/* What a message makes of its handlers stands in its body. */
+enum sim_kind {
+    KIND_GOOD,
+    KIND_FAILS_ONCE,
+    KIND_FAILS,   /* always */
+    KIND_REFUSED, /* for good */
+    KIND_SLOW,
+    KIND_STUCK, /* the first time, until it is cancelled */
+    KIND_KILLS, /* its worker, the first time */
+    KIND_COUNT,
+};
+size_t sim_body(char *ret, size_t size, enum sim_kind kind, unsigned key, unsigned number);
+
+/* ---- sim_senders.c ---- */
+
+struct sim_traffic {
+    unsigned count, keys;
+    int64_t window_us;
+    unsigned bad_one_in; /* messages that are not good */
+};
+void sim_senders_start(const struct production *production, const struct sim_traffic *traffic);
+/* They go home: nothing is sent any more, no answer heard. */
+void sim_senders_stop(void);
+void sim_senders_done(void); /* when no process is left */
+/* The dispatcher is gone: its callers see their connections end. */
+void sim_senders_lost(const struct sim_process *process);
+/* All have their answers. */
+bool sim_senders_idle(void);
+unsigned sim_senders_acknowledged(void);
+
+/* ---- sim_faults.c ---- */
+void sim_faults_start(const struct production *production, unsigned count, int64_t until_us);
+void sim_faults_done(void);
+
+#endif

@@ -1,0 +1,308 @@
+/* Simulated processes: started, paused, killed and drained. A worker is the real struct worker; a dispatcher is the real intake, gate
+ * and reconciler. A killed process's memory is freed by its own teardown, with links that are dead already: nothing of it
+ * reaches a server. */
+#include "sim_fleet.h"
+
+#include "base/bug.h"
+#include "base/mem.h"
+#include "worker/lane_fifo.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct sim_processes sim_processes;
+static struct sim_process *starting;
+static unsigned started[2];
+
+void sim_processes_init(void)
+{
+    TAILQ_INIT(&sim_processes);
+    started[0] = started[1] = 0;
+}
+
+void sim_process_links(struct sim_queue *queue, struct sim_store *store)
+{
+    BUG_ON(!starting);
+    if (queue)
+        starting->queue = queue;
+    if (store)
+        starting->store = store;
+}
+
+struct sim_process *sim_process_of(const struct loop *loop)
+{
+    struct sim_process *process;
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        if (process->loop == loop)
+            return process;
+    }
+    BUG_ON(true);
+}
+
+static struct sim_process *new_process(bool is_worker)
+{
+    struct sim_process *process = mem_alloc(sizeof(*process));
+    process->is_worker = is_worker;
+    snprintf(process->name, sizeof(process->name), "%c%u", is_worker ? 'w' : 'd',
+             ++started[is_worker]);
+    TAILQ_INSERT_TAIL(&sim_processes, process, entry);
+    starting = process;
+    return process;
+}
+
+static struct sim_process *is_started(struct sim_process *process, struct loop *loop)
+{
+    starting = NULL;
+    process->loop = loop;
+    sim_loop_name(loop, process->name);
+    sim_say("%s starts", process->name);
+    return process;
+}
+
+struct sim_process *sim_start_worker(const struct production *production)
+{
+    struct sim_process *process = new_process(true);
+    struct worker *worker = &process->worker;
+    struct err err;
+    BUG_ON(worker_init(worker, production, NULL, &err));
+    snprintf(worker->id, sizeof(worker->id), "%s", process->name); /* not by host and process id */
+    return is_started(process, worker->loop);
+}
+
+/* ---- a dispatcher: as dispatcher/dispatcher.c has it, without fronts ---- */
+
+static void links_changed(struct sim_dispatcher *dispatcher)
+{
+    intake_link_changed(&dispatcher->intake, dispatcher->queue_up, dispatcher->store_up);
+    reconciler_links_changed(dispatcher->reconciler, dispatcher->queue_up, dispatcher->store_up);
+}
+
+static void on_queue_up(void *arg, bool fresh)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    dispatcher->queue_up = true;
+    if (fresh)
+        reconciler_compare(dispatcher->reconciler);
+    links_changed(dispatcher);
+}
+
+static void on_queue_down(void *arg, const struct err *err)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    (void)err;
+    dispatcher->queue_up = false;
+    links_changed(dispatcher);
+}
+
+static void on_store_up(void *arg)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    dispatcher->store_up = true;
+    links_changed(dispatcher);
+}
+
+static void on_store_down(void *arg, const struct err *err)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    (void)err;
+    dispatcher->store_up = false;
+    links_changed(dispatcher);
+}
+
+static void on_unqueued(void *arg)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    reconciler_nudge(dispatcher->reconciler);
+}
+
+struct sim_process *sim_start_dispatcher(const struct production *production)
+{
+    struct sim_process *process = new_process(false);
+    struct sim_dispatcher *dispatcher = &process->dispatcher;
+    dispatcher->loop = loop_new();
+    sim_loop_name(dispatcher->loop, process->name);
+    dispatcher->metrics = metrics_new();
+    dispatcher->queue = queue_redis_new(
+        dispatcher->loop,
+        &(const struct queue_redis_options){
+            .on_up = on_queue_up, .on_down = on_queue_down, .arg = dispatcher});
+    dispatcher->store = store_pg_new(
+        dispatcher->loop,
+        &(const struct store_pg_options){
+            .on_up = on_store_up, .on_down = on_store_down, .arg = dispatcher});
+    dispatcher->reconciler =
+        reconciler_new(dispatcher->loop, production, dispatcher->queue, dispatcher->store,
+                       process->name, dispatcher->metrics);
+    intake_init(&dispatcher->intake, dispatcher->loop, production, dispatcher->queue,
+                dispatcher->store, dispatcher->metrics);
+    dispatcher->intake.on_unqueued = on_unqueued;
+    dispatcher->intake.on_unqueued_arg = dispatcher;
+    return is_started(process, dispatcher->loop);
+}
+
+static void end_dispatcher(struct sim_dispatcher *dispatcher)
+{
+    reconciler_free(dispatcher->reconciler);
+    intake_done(&dispatcher->intake);
+    metrics_free(dispatcher->metrics);
+    loop_free(dispatcher->loop);
+}
+
+/* ---- ends ---- */
+
+static void end_process(struct sim_process *process)
+{
+    bool any;
+    sim_unset(&process->end);
+    sim_senders_lost(process);
+    if (process->is_worker)
+        process->worker.draining = process->worker.stopped = true;
+    do { /* what ends may begin something anew: that ends, too */
+        any = sim_queue_end(process->queue);
+        any |= sim_store_end(process->store);
+    } while (any);
+    if (process->is_worker)
+        worker_done(&process->worker);
+    else
+        end_dispatcher(&process->dispatcher);
+    sim_queue_done(process->queue);
+    sim_store_done(process->store);
+    TAILQ_REMOVE(&sim_processes, process, entry);
+    free(process);
+}
+
+static void on_killed(void *arg)
+{
+    struct sim_process *process = arg;
+    sim_say("%s is killed", process->name);
+    end_process(process);
+}
+
+void sim_kill(struct sim_process *process)
+{
+    process->is_doomed = true;
+    sim_set(&process->end, NULL, sim.now_us, on_killed, process);
+}
+
+void sim_pause(struct sim_process *process, int64_t for_us)
+{
+    sim_say("%s is paused for %.3f s", process->name, (double)for_us / SIM_SECOND);
+    process->paused_us += for_us;
+    sim_loop_pause(process->loop, sim.now_us + for_us);
+}
+
+void sim_drain(struct sim_process *process)
+{
+    struct loop_watch *sigterm = &process->worker.sigterm;
+    if (process->is_draining)
+        return;
+    sim_say("%s is told to end", process->name);
+    process->is_draining = true;
+    sim.running = process->loop;
+    sigterm->fire(sigterm->arg);
+    sim.running = NULL;
+}
+
+void sim_reap(void)
+{
+    struct sim_process *process, *next;
+    for (process = TAILQ_FIRST(&sim_processes); process; process = next) {
+        next = TAILQ_NEXT(process, entry);
+        if (!sim_loop_stopped(process->loop))
+            continue;
+        sim_say("%s has ended", process->name);
+        end_process(process);
+    }
+}
+
+/* ---- who there is ---- */
+
+static bool is_fit(const struct sim_process *process, bool is_worker)
+{
+    return process->is_worker == is_worker && !process->is_doomed && !process->is_draining;
+}
+
+size_t sim_live(bool is_worker)
+{
+    const struct sim_process *process;
+    size_t count = 0;
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        count += is_fit(process, is_worker);
+    }
+    return count;
+}
+
+struct sim_process *sim_pick(bool is_worker)
+{
+    struct sim_process *process;
+    size_t at = random_below(sim_live(is_worker));
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        if (is_fit(process, is_worker) && at-- == 0)
+            return process;
+    }
+    return NULL;
+}
+
+bool sim_any_drains(void)
+{
+    const struct sim_process *process;
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        if (process->is_draining)
+            return true;
+    }
+    return false;
+}
+
+static void say_lane(const struct lane *lane)
+{
+    const struct lane_part *part;
+    const struct claim *claim;
+    sim_say("%s holds %zu, %zu run, state %u", lane->item->id, lane->held, lane->running_count,
+            lane->state);
+    TAILQ_FOREACH(claim, &lane->claims, link)
+    {
+        sim_say("  %s seq %lld is in state %u", sim_name(claim->entry->id), (long long)claim->seq,
+                claim->state);
+    }
+    if (!lane->fifo)
+        return;
+    sim_say("  fifo state %u%s", lane->fifo->state, lane->fifo->leaving ? ", leaving" : "");
+    TAILQ_FOREACH(part, &lane->fifo->parts, link)
+    {
+        sim_say("  part %u holds %zu, in cycle %u, gate %lld, high %lld%s%s%s%s%s%s", part->number,
+                part->held, part->in_cycle, (long long)part->gate_seq, (long long)part->high_seq,
+                part->lost ? ", lost" : "", part->leaving ? ", leaving" : "",
+                part->disowning ? ", disowning" : "", part->inheriting ? ", inherits" : "",
+                part->look_back ? ", looks back" : "", lane_part_is_sure(part) ? "" : ", unsure");
+    }
+}
+
+void sim_workers_say(void)
+{
+    struct sim_process *process;
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        sim.running = process->loop;
+        for (size_t i = 0; process->is_worker && i < process->worker.production->item_count; i++)
+            say_lane(&process->worker.lanes[i]);
+        sim.running = NULL;
+    }
+}
+
+bool sim_workers_idle(void)
+{
+    const struct sim_process *process;
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        const struct worker *worker = &process->worker;
+        for (size_t i = 0; process->is_worker && i < worker->production->item_count; i++) {
+            if (worker->lanes[i].held)
+                return false;
+        }
+    }
+    return true;
+}

@@ -1,0 +1,656 @@
+#include "sim_queue.h"
+
+#include "base/bug.h"
+#include "base/clock.h"
+#include "base/mem.h"
+#include "sim_check.h"
+#include "sim_fleet.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define EPOCH_US 2000000 /* how often a client looks at the epoch key */
+
+enum queue_op {
+    OP_ENQUEUE,
+    OP_CLAIM,
+    OP_TAKEOVER,
+    OP_INHERIT,
+    OP_PULL,
+    OP_RENEW,
+    OP_HAND_BACK,
+    OP_FINISH,
+    OP_RETRY,
+    OP_PROMOTE,
+    OP_BURY,
+    OP_UNBURY,
+    OP_REPLY,
+    OP_REPLIES,
+    OP_READ_REPLIES,
+    OP_SLOTS,
+    OP_DEPTH,
+    OP_MISSING,
+    OP_HELD,
+    OP_HEARTBEAT,
+    OP_LEAVE,
+};
+static const char *const op_words[] = {
+    "enqueue", "claim",   "takeover", "inherit", "pull",    "renew",        "hand_back",
+    "finish",  "retry",   "promote",  "bury",    "unbury",  "reply",        "replies",
+    "read_replies", "slots", "depth", "missing", "held",    "heartbeat",    "leave"};
+
+struct queue_call {
+    struct sim_call call; /* first */
+    enum queue_op op;
+    struct queue_name name; /* item: copied below */
+    char item[REDIS_NAME_MAX], consumer[48];
+    char client[16]; /* for the trace */
+    size_t max;
+    bool wait;
+    int64_t numbers[4];
+    struct redis_given *given; /* owned */
+    size_t count;
+    void (*done)(void);
+    void *arg;
+    /* what came of it */
+    struct queue_claimed *claimed; /* NULL once given away */
+    int64_t results[2];
+    bool *flags;
+    struct queue_depth depth;
+};
+
+static struct sim_queue *of(struct queue *queue)
+{
+    return (struct sim_queue *)queue;
+}
+
+/* ---- a message of Redis's own: a wake signal, or a published reply ---- */
+
+struct told {
+    struct sim_call call; /* first */
+    struct sim_queue *queue;
+    struct queue_name name;
+    char item[REDIS_NAME_MAX];
+    struct queue_reply reply;
+    struct redis_content *content; /* of the reply; NULL: it is a wake signal */
+};
+
+static void told_complete(struct sim_call *call, const struct err *err)
+{
+    struct told *told = (struct told *)call;
+    const struct queue_redis_options *options = &told->queue->options;
+    if (err->code != ERR_NONE)
+        return;
+    if (told->content)
+        options->on_reply(options->arg, &told->reply);
+    else
+        options->on_wake(options->arg, told->item, told->name.pattern, told->name.partition);
+}
+
+static void told_free(struct sim_call *call)
+{
+    struct told *told = (struct told *)call;
+    redis_content_unref(told->content);
+    free(told);
+}
+
+static const struct sim_call_ops told_ops = {.complete = told_complete, .free = told_free};
+
+bool sim_queue_wake(const char *consumer, const struct redis_stream *stream)
+{
+    struct sim_queue *client;
+    TAILQ_FOREACH(client, &redis.clients, entry)
+    {
+        if (!client->link.open || !client->options.consumer ||
+            strcmp(client->options.consumer, consumer) != 0)
+            continue;
+        struct told *told = mem_alloc(sizeof(*told));
+        told->queue = client;
+        told->name = (struct queue_name){.pattern = stream->pattern, .partition = stream->partition};
+        snprintf(told->item, sizeof(told->item), "%s", stream->item);
+        sim_link_tell(&client->link, &told->call, &told_ops);
+        return true;
+    }
+    return false;
+}
+
+static void publish(const char *listener, const struct queue_reply *reply,
+                    struct redis_content *content)
+{
+    struct sim_queue *client;
+    TAILQ_FOREACH(client, &redis.clients, entry)
+    {
+        if (!client->link.open || !client->options.listener ||
+            strcmp(client->options.listener, listener) != 0)
+            continue;
+        struct told *told = mem_alloc(sizeof(*told));
+        told->queue = client;
+        told->content = redis_content_ref(content);
+        told->reply = *reply;
+        told->reply.body = content->body;
+        sim_link_tell(&client->link, &told->call, &told_ops);
+    }
+}
+
+/* ---- the server's side ---- */
+
+static const char *status_word(int64_t status)
+{
+    static const char *const words[] = {"completed", "dead_lettered", "expired", "cancelled"};
+    return words[status];
+}
+
+/* The dispatcher's id stands in the content's key, the status in due_ms, the lifetime in at_ms. */
+static void execute_replies(struct queue_call *call)
+{
+    for (size_t i = 0; i < call->count; i++) {
+        const struct redis_given *given = &call->given[i];
+        struct queue_reply reply = {.id = given->id, .status = status_word(given->due_ms)};
+        char listener[96];
+        snprintf(listener, sizeof(listener), "%.*s", (int)given->content->key.len,
+                 given->content->key.ptr);
+        if (listener[0])
+            publish(listener, &reply, given->content);
+        if (given->at_ms)
+            redis_leave_reply(given->id, given->content);
+        check_published(given->id, reply.status, given->content->body);
+    }
+}
+
+static void execute(struct sim_call *sim_call)
+{
+    struct queue_call *call = (struct queue_call *)sim_call;
+    sim_say("redis %s %s/%u by %s, %zu", op_words[call->op], call->item, call->name.partition,
+            call->client, call->count ? call->count : call->max);
+    switch (call->op) {
+    case OP_ENQUEUE:
+        call->results[0] = redis_enqueue(call->name, call->given, call->count);
+        break;
+    case OP_CLAIM:
+        call->claimed = redis_claim(call->name, call->consumer, call->max, call->wait);
+        break;
+    case OP_TAKEOVER:
+        call->claimed =
+            redis_takeover(call->name, call->consumer, call->numbers[0], call->max);
+        break;
+    case OP_INHERIT:
+        call->claimed = redis_inherit(call->name, call->consumer, call->max);
+        break;
+    case OP_PULL:
+        call->claimed = redis_pull(call->name, call->consumer, call->given, call->count);
+        break;
+    case OP_RENEW:
+        redis_renew(call->name, call->consumer, call->given, call->count);
+        break;
+    case OP_HAND_BACK:
+        redis_hand_back(call->name, call->consumer, call->given, call->count);
+        break;
+    case OP_FINISH:
+        redis_finish(call->name, call->given, call->count);
+        break;
+    case OP_RETRY:
+        redis_retry(call->name, call->given, call->count);
+        break;
+    case OP_PROMOTE:
+        call->results[0] =
+            redis_promote(call->name, call->numbers[0], call->max, &call->results[1]);
+        break;
+    case OP_REPLIES:
+        execute_replies(call);
+        break;
+    case OP_SLOTS:
+        call->results[0] =
+            redis_slots(call->name, (unsigned)call->max, call->consumer, call->numbers[0],
+                        call->numbers[1], call->numbers[2], call->numbers[3], &call->results[1]);
+        break;
+    case OP_DEPTH:
+        call->depth = redis_depth_of(call->name);
+        break;
+    case OP_MISSING:
+    case OP_HELD:
+        for (size_t i = 0; i < call->count; i++)
+            call->flags[i] = call->op == OP_MISSING
+                                 ? redis_is_missing(call->name, call->given[i].id)
+                                 : redis_is_held(call->name, call->given[i].id);
+        break;
+    case OP_LEAVE:
+        redis_leave(call->name, call->consumer);
+        break;
+    case OP_BURY:
+    case OP_UNBURY:
+    case OP_REPLY:
+    case OP_READ_REPLIES: /* looked at when the answer is there: it is the same */
+    case OP_HEARTBEAT:
+        break;
+    }
+    for (size_t i = 0; call->claimed && i < call->claimed->count; i++)
+        sim_say("  %s as %s%s", sim_name(call->claimed->entries[i].id),
+                call->claimed->entries[i].entry_id,
+                call->claimed->entries[i].taken_over ? ", taken over" : "");
+}
+
+/* ---- the client's side ---- */
+
+static void complete_read_replies(struct queue_call *call, const struct err *err)
+{
+    struct body *bodies = mem_array(call->count, sizeof(*bodies));
+    for (size_t i = 0; i < call->count; i++)
+        bodies[i] = redis_read_reply(call->given[i].id);
+    ((queue_replies_read *)call->done)(call->arg, err, err->code == ERR_NONE ? bodies : NULL);
+    free(bodies);
+}
+
+static void complete(struct sim_call *sim_call, const struct err *err)
+{
+    struct queue_call *call = (struct queue_call *)sim_call;
+    bool well = err->code == ERR_NONE;
+    struct queue_claimed *claimed = well ? call->claimed : NULL;
+    switch (call->op) {
+    case OP_ENQUEUE:
+        ((queue_enqueued *)call->done)(call->arg, err, call->results[0]);
+        return;
+    case OP_CLAIM:
+    case OP_TAKEOVER:
+    case OP_INHERIT:
+    case OP_PULL:
+        if (well)
+            call->claimed = NULL; /* the receiver's */
+        ((queue_claim_done *)call->done)(call->arg, err, claimed);
+        return;
+    case OP_PROMOTE:
+        ((queue_promoted *)call->done)(call->arg, err, call->results[0],
+                                       well ? call->results[1] : -1);
+        return;
+    case OP_SLOTS:
+        ((queue_slots_done *)call->done)(call->arg, err, call->results[0], call->results[1]);
+        return;
+    case OP_DEPTH:
+        ((queue_depth_done *)call->done)(call->arg, err, &call->depth);
+        return;
+    case OP_MISSING:
+    case OP_HELD:
+        ((queue_flags_done *)call->done)(call->arg, err, call->flags);
+        return;
+    case OP_READ_REPLIES:
+        complete_read_replies(call, err);
+        return;
+    case OP_RENEW:
+    case OP_HAND_BACK:
+    case OP_FINISH:
+    case OP_RETRY:
+    case OP_BURY:
+    case OP_UNBURY:
+    case OP_REPLY:
+    case OP_REPLIES:
+    case OP_HEARTBEAT:
+    case OP_LEAVE:
+        break;
+    }
+    ((queue_done *)call->done)(call->arg, err);
+}
+
+static void free_call(struct sim_call *sim_call)
+{
+    struct queue_call *call = (struct queue_call *)sim_call;
+    if (call->claimed)
+        queue_claimed_unref(call->claimed);
+    for (size_t i = 0; call->given && i < call->count; i++)
+        redis_content_unref(call->given[i].content);
+    free(call->given);
+    free(call->flags);
+    free(call);
+}
+
+static const struct sim_call_ops call_ops = {
+    .execute = execute, .complete = complete, .free = free_call};
+
+/* ---- making calls ---- */
+
+#define DONE(done) ((void (*)(void))(done))
+
+static struct queue_call *new_call(struct queue *queue, enum queue_op op, const char *item,
+                                   size_t count, void (*done)(void), void *arg)
+{
+    struct queue_call *call = mem_alloc(sizeof(*call));
+    call->op = op;
+    snprintf(call->client, sizeof(call->client), "%s", sim_loop_name_of(of(queue)->link.loop));
+    snprintf(call->item, sizeof(call->item), "%s", item);
+    call->count = count;
+    call->given = count ? mem_array(count, sizeof(*call->given)) : NULL;
+    call->done = done;
+    call->arg = arg;
+    return call;
+}
+
+static struct queue_call *name_call(struct queue *queue, enum queue_op op, struct queue_name name,
+                                    const char *consumer, size_t count, void (*done)(void),
+                                    void *arg)
+{
+    struct queue_call *call = new_call(queue, op, name.item, count, done, arg);
+    BUG_ON(count > QUEUE_BATCH_MAX);
+    call->name = name;
+    call->name.item = call->item;
+    snprintf(call->consumer, sizeof(call->consumer), "%s", consumer ? consumer : "");
+    return call;
+}
+
+static void send(struct queue *queue, struct queue_call *call)
+{
+    sim_link_call(&of(queue)->link, &call->call, &call_ops);
+}
+
+static void give_entries(struct queue_call *call, const struct queue_entry *entries)
+{
+    for (size_t i = 0; i < call->count; i++) {
+        const struct queue_entry *entry = &entries[i];
+        call->given[i] = (struct redis_given){
+            .id = entry->id,
+            .at_ms = entry->at_ms,
+            .due_ms = entry->due_ms > clock_wall_ms() ? entry->due_ms : 0,
+            .priority = entry->priority,
+            .attempts = entry->attempts,
+            .content = redis_content_new(entry->key, entry->meta, entry->body)};
+    }
+}
+
+static void give_pointers(struct queue_call *call, const struct queue_entry *const *entries)
+{
+    for (size_t i = 0; i < call->count; i++)
+        call->given[i] = (struct redis_given){
+            .id = entries[i]->id, .number = strtoll(entries[i]->entry_id, NULL, 10)};
+}
+
+static void enqueue(struct queue *queue, struct queue_name name, const struct queue_entry *entries,
+                    size_t count, queue_enqueued *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_ENQUEUE, name, NULL, count, DONE(done), arg);
+    give_entries(call, entries);
+    send(queue, call);
+}
+
+static void claim(struct queue *queue, struct queue_name name, const char *consumer, size_t max,
+                  bool wait, queue_claim_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_CLAIM, name, consumer, 0, DONE(done), arg);
+    call->max = max;
+    call->wait = wait;
+    send(queue, call);
+}
+
+static void takeover(struct queue *queue, struct queue_name name, const char *consumer,
+                     int64_t min_idle_ms, size_t max, queue_claim_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_TAKEOVER, name, consumer, 0, DONE(done), arg);
+    call->numbers[0] = min_idle_ms;
+    call->max = max;
+    send(queue, call);
+}
+
+static void inherit(struct queue *queue, struct queue_name name, const char *consumer, size_t max,
+                    queue_claim_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_INHERIT, name, consumer, 0, DONE(done), arg);
+    call->max = max;
+    send(queue, call);
+}
+
+static void pull(struct queue *queue, struct queue_name name, const char *consumer,
+                 const struct queue_entry *entries, size_t count, queue_claim_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_PULL, name, consumer, count, DONE(done), arg);
+    give_entries(call, entries);
+    send(queue, call);
+}
+
+static void renew(struct queue *queue, struct queue_name name, const char *consumer,
+                  const struct queue_entry *const *entries, size_t count, queue_done *done,
+                  void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_RENEW, name, consumer, count, DONE(done), arg);
+    give_pointers(call, entries);
+    send(queue, call);
+}
+
+static void hand_back(struct queue *queue, struct queue_name name, const char *consumer,
+                      const struct queue_entry *const *entries, size_t count, queue_done *done,
+                      void *arg)
+{
+    struct queue_call *call =
+        name_call(queue, OP_HAND_BACK, name, consumer, count, DONE(done), arg);
+    give_pointers(call, entries);
+    send(queue, call);
+}
+
+static void finish(struct queue *queue, struct queue_name name,
+                   const struct queue_entry *const *entries, size_t count, queue_done *done,
+                   void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_FINISH, name, NULL, count, DONE(done), arg);
+    give_pointers(call, entries);
+    send(queue, call);
+}
+
+static void retry(struct queue *queue, struct queue_name name, const struct queue_retry *retries,
+                  size_t count, queue_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_RETRY, name, NULL, count, DONE(done), arg);
+    for (size_t i = 0; i < count; i++)
+        call->given[i] = (struct redis_given){.id = retries[i].id,
+                                              .number = strtoll(retries[i].entry_id, NULL, 10),
+                                              .due_ms = retries[i].due_ms,
+                                              .attempts = retries[i].attempts};
+    send(queue, call);
+}
+
+static void promote(struct queue *queue, struct queue_name name, int64_t now_ms, size_t max,
+                    queue_promoted *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_PROMOTE, name, NULL, 0, DONE(done), arg);
+    call->numbers[0] = now_ms;
+    call->max = max;
+    send(queue, call);
+}
+
+static void bury(struct queue *queue, const char *item, const struct queue_dead *dead, size_t count,
+                 queue_done *done, void *arg)
+{
+    (void)dead; /* the mirror promises nothing */
+    send(queue, new_call(queue, OP_BURY, item, count, DONE(done), arg));
+}
+
+static void unbury(struct queue *queue, const char *item, const struct uuid *ids, size_t count,
+                   queue_done *done, void *arg)
+{
+    (void)ids;
+    send(queue, new_call(queue, OP_UNBURY, item, count, DONE(done), arg));
+}
+
+static void reply(struct queue *queue, const char *item, struct uuid id, struct slice text,
+                  int64_t ttl_ms, queue_done *done, void *arg)
+{
+    (void)id;
+    (void)text;
+    (void)ttl_ms;
+    send(queue, new_call(queue, OP_REPLY, item, 1, DONE(done), arg)); /* nobody uses it any more */
+}
+
+static int64_t status_of(const char *word)
+{
+    int64_t status = 0;
+    while (strcmp(status_word(status), word) != 0)
+        status++;
+    return status;
+}
+
+static void replies(struct queue *queue, const char *item, const struct queue_reply *list,
+                    size_t count, queue_done *done, void *arg)
+{
+    struct queue_call *call = new_call(queue, OP_REPLIES, item, count, DONE(done), arg);
+    for (size_t i = 0; i < count; i++)
+        call->given[i] = (struct redis_given){
+            .id = list[i].id,
+            .at_ms = list[i].ttl_ms,
+            .due_ms = status_of(list[i].status),
+            .content = redis_content_new(list[i].to, slice_of(NULL, 0), list[i].body)};
+    send(queue, call);
+}
+
+static void give_ids(struct queue_call *call, const struct uuid *ids)
+{
+    for (size_t i = 0; i < call->count; i++)
+        call->given[i].id = ids[i];
+    call->flags = mem_array(call->count, sizeof(*call->flags));
+}
+
+static void read_replies(struct queue *queue, const char *item, const struct uuid *ids,
+                         size_t count, queue_replies_read *done, void *arg)
+{
+    struct queue_call *call = new_call(queue, OP_READ_REPLIES, item, count, DONE(done), arg);
+    give_ids(call, ids);
+    send(queue, call);
+}
+
+static void slots(struct queue *queue, struct queue_name name, unsigned partitions,
+                  const char *holder, int64_t limit, int64_t held, int64_t want, int64_t ttl_ms,
+                  queue_slots_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_SLOTS, name, holder, 0, DONE(done), arg);
+    call->max = partitions;
+    call->numbers[0] = limit;
+    call->numbers[1] = held;
+    call->numbers[2] = want;
+    call->numbers[3] = ttl_ms;
+    send(queue, call);
+}
+
+static void depth(struct queue *queue, struct queue_name name, queue_depth_done *done, void *arg)
+{
+    send(queue, name_call(queue, OP_DEPTH, name, NULL, 0, DONE(done), arg));
+}
+
+static void missing(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                    size_t count, queue_flags_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_MISSING, name, NULL, count, DONE(done), arg);
+    give_ids(call, ids);
+    send(queue, call);
+}
+
+static void held(struct queue *queue, struct queue_name name, const struct uuid *ids, size_t count,
+                 queue_flags_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_HELD, name, NULL, count, DONE(done), arg);
+    give_ids(call, ids);
+    send(queue, call);
+}
+
+static void heartbeat(struct queue *queue, const char *worker, const char *host, int64_t pid,
+                      const char *items, int64_t in_hand, int64_t ttl_ms, queue_done *done,
+                      void *arg)
+{
+    (void)worker;
+    (void)host;
+    (void)pid;
+    (void)items;
+    (void)in_hand;
+    (void)ttl_ms;
+    send(queue, new_call(queue, OP_HEARTBEAT, "", 0, DONE(done), arg));
+}
+
+static void leave(struct queue *queue, struct queue_name name, const char *consumer,
+                  queue_done *done, void *arg)
+{
+    send(queue, name_call(queue, OP_LEAVE, name, consumer, 0, DONE(done), arg));
+}
+
+static void free_queue(struct queue *queue)
+{
+    (void)queue; /* its process has ended it (sim_queue_end) */
+}
+
+static const struct queue_ops queue_ops = {.enqueue = enqueue,
+                                           .claim = claim,
+                                           .takeover = takeover,
+                                           .inherit = inherit,
+                                           .pull = pull,
+                                           .renew = renew,
+                                           .hand_back = hand_back,
+                                           .finish = finish,
+                                           .retry = retry,
+                                           .promote = promote,
+                                           .bury = bury,
+                                           .unbury = unbury,
+                                           .reply = reply,
+                                           .replies = replies,
+                                           .read_replies = read_replies,
+                                           .slots = slots,
+                                           .depth = depth,
+                                           .missing = missing,
+                                           .held = held,
+                                           .heartbeat = heartbeat,
+                                           .leave = leave,
+                                           .free = free_queue};
+
+/* ---- life ---- */
+
+static void on_up(void *arg)
+{
+    struct sim_queue *queue = arg;
+    bool fresh = queue->epoch != redis.epoch;
+    queue->epoch = redis.epoch;
+    sim_say("redis is up%s", fresh ? ", fresh" : "");
+    queue->options.on_up(queue->options.arg, fresh);
+}
+
+static void on_down(void *arg, const struct err *err)
+{
+    struct sim_queue *queue = arg;
+    sim_say("redis is down");
+    queue->options.on_down(queue->options.arg, err);
+}
+
+static void on_look(void *arg)
+{
+    struct sim_queue *queue = arg;
+    if (queue->link.up && queue->link.open && queue->epoch != redis.epoch)
+        on_up(queue);
+}
+
+void sim_queue_flushed(void)
+{
+    struct sim_queue *queue;
+    TAILQ_FOREACH(queue, &redis.clients, entry)
+    {
+        sim_set(&queue->look, queue->link.loop, sim.now_us + sim_between(0, EPOCH_US), on_look,
+                queue);
+    }
+}
+
+struct queue *queue_redis_new(struct loop *loop, const struct queue_redis_options *options)
+{
+    struct sim_queue *queue = mem_alloc(sizeof(*queue));
+    queue->queue.ops = &queue_ops;
+    queue->options = *options;
+    TAILQ_INSERT_TAIL(&redis.clients, queue, entry);
+    sim_link_init(&queue->link, &redis.server, loop, on_up, on_down, queue);
+    sim_process_links(queue, NULL);
+    return &queue->queue;
+}
+
+bool queue_redis_is_up(const struct queue *queue)
+{
+    return ((const struct sim_queue *)queue)->link.up;
+}
+
+bool sim_queue_end(struct sim_queue *queue)
+{
+    sim_unset(&queue->look);
+    return sim_link_end(&queue->link);
+}
+
+void sim_queue_done(struct sim_queue *queue)
+{
+    sim_link_done(&queue->link);
+    TAILQ_REMOVE(&redis.clients, queue, entry);
+    free(queue);
+}

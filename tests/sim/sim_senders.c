@@ -1,0 +1,175 @@
+/* Who sends: each message goes to some dispatcher, and its sender wants an answer in time (guarantee 4). A refused or lost one is sent
+ * again, as a new message; so is one whose outcome is unknown, which then may be there twice. */
+#include "base/mem.h"
+#include "model/item_class.h"
+#include "sim_check.h"
+#include "sim_fleet.h"
+
+#include <stdlib.h>
+
+#define TRIES_MAX 400
+#define ANSWER_US (7 * SIM_SECOND) /* ack_timeout and two seconds */
+
+struct sender {
+    const struct item *item;
+    unsigned key, number;
+    enum sim_kind kind;
+    int priority;
+    bool wants_reply;
+    unsigned tries;
+    enum { WAITS, IS_UNDER_WAY, WAITS_FOR_ANSWER, IS_ANSWERED } state;
+    struct sim_process *to; /* while it is under way or waits for its answer */
+    int64_t sent_us, paused_us;
+    struct sim_event event;
+};
+
+static struct sender *senders;
+static unsigned sender_count, unanswered, acknowledged;
+
+static void send(void *arg);
+
+static void again(struct sender *sender)
+{
+    sender->to = NULL;
+    sender->state = WAITS;
+    if (++sender->tries == TRIES_MAX) {
+        sim_fail("message %u for %s was refused %d times", sender->number, sender->item->id,
+                 TRIES_MAX);
+        return;
+    }
+    sim_set(&sender->event, NULL, sim.now_us + sim_between(50 * SIM_MS, SIM_SECOND), send, sender);
+}
+
+static void on_answered(void *arg, struct uuid id, bool repeats, const struct err *error)
+{
+    struct sender *sender = arg;
+    (void)repeats;
+    if (sender->state != WAITS_FOR_ANSWER)
+        return; /* its dispatcher is dying: nobody hears it */
+    int64_t took_us = sim.now_us - sender->sent_us - (sender->to->paused_us - sender->paused_us);
+    if (took_us > ANSWER_US)
+        sim_fail("message %u for %s had its answer after %.3f s", sender->number,
+                 sender->item->id, (double)took_us / SIM_SECOND);
+    sim_say("answers %s: %s", sim_name(id), error_word(error->code));
+    if (error->code != ERR_NONE) {
+        again(sender);
+        return;
+    }
+    bool good = sender->kind != KIND_FAILS && sender->kind != KIND_REFUSED;
+    check_acknowledged(id, sender->item, good, sender->wants_reply);
+    sender->state = IS_ANSWERED;
+    sender->to = NULL;
+    unanswered--;
+    acknowledged++;
+}
+
+static void arrive(void *arg)
+{
+    struct sender *sender = arg;
+    char body[256];
+    size_t len = sim_body(body, sizeof(body), sender->kind, sender->key, sender->number);
+    struct intake_request request = {.item = sender->item,
+                                     .body = body_of(body, len),
+                                     .content_type = SLICE_LITERAL("x-application/hl7-v2+er7"),
+                                     .priority = sender->priority,
+                                     .reply = sender->wants_reply,
+                                     .answered = on_answered,
+                                     .arg = sender};
+    struct uuid id;
+    struct err err;
+    sender->sent_us = sim.now_us;
+    sender->paused_us = sender->to->paused_us;
+    sender->state = WAITS_FOR_ANSWER;
+    if (intake_accept(&sender->to->dispatcher.intake, &request, &id, &err))
+        again(sender);
+    else
+        sim_say("takes %s for %s, key P%u, kind %u", sim_name(id), sender->item->id, sender->key,
+                (unsigned)sender->kind);
+}
+
+static void send(void *arg)
+{
+    struct sender *sender = arg;
+    sender->to = sim_pick(false);
+    if (!sender->to) {
+        again(sender);
+        return;
+    }
+    sender->state = IS_UNDER_WAY;
+    sim_set(&sender->event, sender->to->loop, sim.now_us + sim_between(100, 2000), arrive, sender);
+}
+
+/* Children come by themselves. */
+static bool is_asked_for(const struct item *item)
+{
+    return item->enabled && item->id[0] != '_';
+}
+
+static const struct item *pick_item(const struct production *production)
+{
+    const struct item *item;
+    do {
+        item = &production->items[random_below(production->item_count)];
+    } while (!is_asked_for(item));
+    return item;
+}
+
+static enum sim_kind pick_kind(unsigned bad_one_in)
+{
+    if (!bad_one_in || !sim_one_in(bad_one_in))
+        return KIND_GOOD;
+    return (enum sim_kind)sim_between(KIND_GOOD + 1, KIND_COUNT - 1);
+}
+
+void sim_senders_start(const struct production *production, const struct sim_traffic *traffic)
+{
+    sender_count = unanswered = traffic->count;
+    acknowledged = 0;
+    senders = mem_array(sender_count, sizeof(*senders));
+    for (unsigned i = 0; i < sender_count; i++) {
+        struct sender *sender = &senders[i];
+        *sender = (struct sender){.item = pick_item(production),
+                                  .key = (unsigned)random_below(traffic->keys),
+                                  .number = i,
+                                  .kind = pick_kind(traffic->bad_one_in),
+                                  .priority = (int)random_below(10),
+                                  .wants_reply = sim_one_in(4)};
+        sim_set(&sender->event, NULL, sim_between(0, traffic->window_us), send, sender);
+    }
+}
+
+void sim_senders_stop(void)
+{
+    for (unsigned i = 0; i < sender_count; i++) {
+        sim_unset(&senders[i].event);
+        senders[i].state = IS_ANSWERED;
+        senders[i].to = NULL;
+    }
+}
+
+void sim_senders_done(void)
+{
+    free(senders);
+    senders = NULL;
+    sender_count = 0;
+}
+
+void sim_senders_lost(const struct sim_process *process)
+{
+    for (unsigned i = 0; i < sender_count; i++) {
+        if (senders[i].to == process) {
+            sim_unset(&senders[i].event);
+            again(&senders[i]);
+        }
+    }
+}
+
+bool sim_senders_idle(void)
+{
+    return unanswered == 0;
+}
+
+unsigned sim_senders_acknowledged(void)
+{
+    return acknowledged;
+}
