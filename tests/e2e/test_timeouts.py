@@ -239,7 +239,7 @@ def test_an_async_link_breaks_the_wait(circle):
 
 
 def test_without_detection_the_wait_ends_it(circle):
+    """The last test of this fleet: each message that is told 504 was followed by one that goes round again."""
     answer = circle.post("Blind", b"x")
     assert answer.status in (502, 504)
     circle.wait_end(answer.id, 30)
-    circle.wait_empty()
