@@ -177,7 +177,7 @@ struct executor *executor_new(const struct executor_env *env, const struct item 
         item->execution_mode == MODE_ASYNC && class->immediate && class->immediate(item);
     TAILQ_INIT(&executor->list);
     if (!item->class->outbound)
-        executor->inner = executor_loop_new(env, item, err);
+        executor->inner = executor_loop_new(env, item, class, err);
     if (!item->class->outbound && !executor->inner) {
         free(executor);
         return NULL;

@@ -7,7 +7,7 @@
 #define LEASE_US (6 * SIM_SECOND)
 #define CLOCK_US (30 * SIM_SECOND) /* a jump of the wall clock at most, in either direction */
 
-static const struct production *production;
+static struct production *production;
 static struct sim_event *events;
 static unsigned event_count;
 static struct sim_event back, born[16], saved;
@@ -135,7 +135,7 @@ static void on_fault(void *arg)
         hit_process(fault, process);
 }
 
-void sim_faults_start(const struct production *of, unsigned count, int64_t until_us)
+void sim_faults_start(struct production *of, unsigned count, int64_t until_us)
 {
     production = of;
     event_count = count;

@@ -37,8 +37,8 @@ extern struct sim_processes sim_processes;
 
 /* ---- sim_process.c ---- */
 void sim_processes_init(void);
-struct sim_process *sim_start_worker(const struct production *production);
-struct sim_process *sim_start_dispatcher(const struct production *production);
+struct sim_process *sim_start_worker(struct production *production);
+struct sim_process *sim_start_dispatcher(struct production *production);
 /* Its links, while it starts. */
 void sim_process_links(struct sim_queue *queue, struct sim_store *store);
 struct sim_process *sim_process_of(const struct loop *loop);
@@ -90,7 +90,7 @@ bool sim_senders_idle(void);
 unsigned sim_senders_acknowledged(void);
 
 /* ---- sim_faults.c ---- */
-void sim_faults_start(const struct production *production, unsigned count, int64_t until_us);
+void sim_faults_start(struct production *production, unsigned count, int64_t until_us);
 void sim_faults_done(void);
 
 #endif

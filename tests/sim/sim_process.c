@@ -60,12 +60,12 @@ static struct sim_process *is_started(struct sim_process *process, struct loop *
     return process;
 }
 
-struct sim_process *sim_start_worker(const struct production *production)
+struct sim_process *sim_start_worker(struct production *production)
 {
     struct sim_process *process = new_process(true);
     struct worker *worker = &process->worker;
     struct err err;
-    BUG_ON(worker_init(worker, production, NULL, &err));
+    BUG_ON(worker_init(worker, production, "", NULL, &err));
     snprintf(worker->id, sizeof(worker->id), "%s", process->name); /* not by host and process id */
     return is_started(process, worker->loop);
 }
@@ -116,7 +116,13 @@ static void on_unqueued(void *arg)
     reconciler_nudge(dispatcher->reconciler);
 }
 
-struct sim_process *sim_start_dispatcher(const struct production *production)
+static const struct item *route_row(void *production, const char *item_id, int64_t version)
+{
+    (void)version;
+    return production_find(production, slice_text(item_id));
+}
+
+struct sim_process *sim_start_dispatcher(struct production *production)
 {
     struct sim_process *process = new_process(false);
     struct sim_dispatcher *dispatcher = &process->dispatcher;
@@ -129,7 +135,8 @@ struct sim_process *sim_start_dispatcher(const struct production *production)
     dispatcher->store = store_pg_new(
         dispatcher->loop, &(const struct store_pg_options){
                               .on_up = on_store_up, .on_down = on_store_down, .arg = dispatcher});
-    dispatcher->reconciler = reconciler_new(dispatcher->loop, production, dispatcher->queue,
+    const struct reconciler_route route = {.item = route_row, .arg = (void *)production};
+    dispatcher->reconciler = reconciler_new(dispatcher->loop, &route, dispatcher->queue,
                                             dispatcher->store, process->name, dispatcher->metrics);
     intake_init(&dispatcher->intake, dispatcher->loop, production, dispatcher->queue,
                 dispatcher->store, dispatcher->metrics);
@@ -287,7 +294,7 @@ void sim_workers_say(void)
     {
         sim.running = process->loop;
         for (size_t i = 0; process->is_worker && i < process->worker.production->item_count; i++)
-            say_lane(&process->worker.lanes[i]);
+            say_lane(process->worker.lanes[i]);
         sim.running = NULL;
     }
 }
@@ -299,7 +306,7 @@ bool sim_workers_idle(void)
     {
         const struct worker *worker = &process->worker;
         for (size_t i = 0; process->is_worker && i < worker->production->item_count; i++) {
-            if (worker->lanes[i].held)
+            if (worker->lanes[i]->held)
                 return false;
         }
     }

@@ -32,7 +32,7 @@ static bool is_settled(void)
            sim_workers_idle();
 }
 
-static void wait_until_settled(const struct production *production)
+static void wait_until_settled(struct production *production)
 {
     int64_t until_us = sim.now_us + SETTLE_US;
     while (!sim.failure[0] && !is_settled() && sim.now_us < until_us) {
