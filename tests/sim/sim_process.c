@@ -187,6 +187,8 @@ void sim_kill(struct sim_process *process)
 
 void sim_pause(struct sim_process *process, int64_t for_us)
 {
+    if (sim_loop_paused(process->loop))
+        return;
     sim_say("%s is paused for %.3f s", process->name, (double)for_us / SIM_SECOND);
     process->paused_us += for_us;
     sim_loop_pause(process->loop, sim.now_us + for_us);
