@@ -153,7 +153,7 @@ static void execute_replies(struct queue_call *call)
             publish(listener, &reply, given->content);
         if (given->at_ms)
             redis_leave_reply(given->id, given->content);
-        check_published(given->id, reply.status, given->content->body);
+        check_published(call->item, given->id, reply.status, given->content->body);
     }
 }
 

@@ -88,7 +88,7 @@ void sim_run(uint64_t seed, bool trace, unsigned *ret_acknowledged)
                                   .keys = (unsigned)sim_between(1, 8),
                                   .window_us = sim_between(SIM_SECOND / 2, 8 * SIM_SECOND),
                                   .bad_one_in = (unsigned)sim_between(0, 1) * 8};
-    unsigned fault_count = (unsigned)random_below(12);
+    unsigned fault_count = (unsigned)random_below(sim_one_in(8) ? 40 : 12);
     int64_t faults_until_us = traffic.window_us + sim_between(0, 6 * SIM_SECOND);
     for (int64_t i = sim_between(1, 2); i > 0; i--)
         sim_start_dispatcher(production);
