@@ -175,8 +175,7 @@ static void check_end_order(const struct pg_row *row, const struct checked *chec
         if (!before->ended)
             sim_fail("%s (seq %lld) ends before %s (seq %lld)", sim_name(row->id),
                      (long long)row->seq, sim_name(before->id), (long long)before->seq);
-        else if (earlier && checked->recorded &&
-                 checked->recorded->started_us < earlier->ended_us)
+        else if (earlier && checked->recorded && checked->recorded->started_us < earlier->ended_us)
             sim_fail("%s ran before %s was over", sim_name(row->id), sim_name(before->id));
     }
 }
@@ -218,8 +217,7 @@ void check_published(const char *item, struct uuid id, const char *status, struc
         sim_fail("a reply of %s is published, which has no end", sim_name(id));
     else if (strcmp(words[row->end], status) != 0)
         sim_fail("%s is published as %s, it is %s", sim_name(id), status, words[row->end]);
-    else if (row->reply &&
-             !slice_equal(body_slice(row->reply->body), body_slice(body)))
+    else if (row->reply && !slice_equal(body_slice(row->reply->body), body_slice(body)))
         sim_fail("%s is published with another reply than its own", sim_name(id));
 }
 

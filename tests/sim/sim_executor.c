@@ -25,8 +25,8 @@ struct handling {
     struct sim_executor *executor;
     struct job *job;
     void (*ended)(struct job *job, const struct err *error); /* the lane's */
-    bool inner; /* the real handler has it */
-    enum error_code code; /* how it ends when the timer fires */
+    bool inner;                                              /* the real handler has it */
+    enum error_code code;                                    /* how it ends when the timer fires */
     struct loop_timer timer;
 };
 

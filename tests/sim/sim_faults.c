@@ -15,7 +15,8 @@ static unsigned born_count;
 
 static int64_t a_while(void)
 {
-    return sim_one_in(3) ? sim_between(LEASE_US, 3 * LEASE_US) : sim_between(SIM_MS, 2 * SIM_SECOND);
+    return sim_one_in(3) ? sim_between(LEASE_US, 3 * LEASE_US)
+                         : sim_between(SIM_MS, 2 * SIM_SECOND);
 }
 
 static void on_born(void *arg)

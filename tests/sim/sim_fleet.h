@@ -22,7 +22,7 @@ struct sim_process {
     TAILQ_ENTRY(sim_process) entry;
     char name[16];
     bool is_worker;
-    bool is_doomed;       /* its end is set */
+    bool is_doomed; /* its end is set */
     bool is_draining;
     struct loop *loop;
     struct worker worker; /* one of the two */

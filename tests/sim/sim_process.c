@@ -124,16 +124,13 @@ struct sim_process *sim_start_dispatcher(const struct production *production)
     sim_loop_name(dispatcher->loop, process->name);
     dispatcher->metrics = metrics_new();
     dispatcher->queue = queue_redis_new(
-        dispatcher->loop,
-        &(const struct queue_redis_options){
-            .on_up = on_queue_up, .on_down = on_queue_down, .arg = dispatcher});
+        dispatcher->loop, &(const struct queue_redis_options){
+                              .on_up = on_queue_up, .on_down = on_queue_down, .arg = dispatcher});
     dispatcher->store = store_pg_new(
-        dispatcher->loop,
-        &(const struct store_pg_options){
-            .on_up = on_store_up, .on_down = on_store_down, .arg = dispatcher});
-    dispatcher->reconciler =
-        reconciler_new(dispatcher->loop, production, dispatcher->queue, dispatcher->store,
-                       process->name, dispatcher->metrics);
+        dispatcher->loop, &(const struct store_pg_options){
+                              .on_up = on_store_up, .on_down = on_store_down, .arg = dispatcher});
+    dispatcher->reconciler = reconciler_new(dispatcher->loop, production, dispatcher->queue,
+                                            dispatcher->store, process->name, dispatcher->metrics);
     intake_init(&dispatcher->intake, dispatcher->loop, production, dispatcher->queue,
                 dispatcher->store, dispatcher->metrics);
     dispatcher->intake.on_unqueued = on_unqueued;

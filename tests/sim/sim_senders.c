@@ -17,8 +17,8 @@ struct sender {
     enum sim_kind kind;
     int priority;
     bool wants_reply, is_large, by_hand;
-    int64_t delay_ms, time_ms;    /* 0: at once, for ever */
-    struct uuid key_of_repeats;   /* a repeat is no second message; UUID_NONE: it is */
+    int64_t delay_ms, time_ms;  /* 0: at once, for ever */
+    struct uuid key_of_repeats; /* a repeat is no second message; UUID_NONE: it is */
     unsigned tries;
     enum { WAITS, IS_UNDER_WAY, WAITS_FOR_ANSWER, IS_ANSWERED } state;
     struct sim_process *to; /* while it is under way or waits for its answer */
@@ -50,8 +50,8 @@ static void on_answered(void *arg, struct uuid id, bool repeats, const struct er
         return; /* its dispatcher is dying: nobody hears it */
     int64_t took_us = sim.now_us - sender->sent_us - (sender->to->paused_us - sender->paused_us);
     if (took_us > ANSWER_US)
-        sim_fail("message %u for %s had its answer after %.3f s", sender->number,
-                 sender->item->id, (double)took_us / SIM_SECOND);
+        sim_fail("message %u for %s had its answer after %.3f s", sender->number, sender->item->id,
+                 (double)took_us / SIM_SECOND);
     sim_say("answers %s: %s%s", sim_name(id), error_word(error->code), repeats ? ", a repeat" : "");
     if (error->code != ERR_NONE) {
         again(sender);
