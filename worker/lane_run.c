@@ -253,6 +253,8 @@ void lane_check_timeouts(void *arg)
 
 void lane_fetched(struct claim *claim, bool found)
 {
+    if (lane_stands_back(claim))
+        return;
     if (found)
         run(claim);
     else
