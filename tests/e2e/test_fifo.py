@@ -2,14 +2,13 @@
 strange."""
 
 import collections
-
 import threading
 import time
 
 import pytest
 
 from hiefleet import Fleet, Receiver, echo_item, hl7, item, production, wait_until
-from hiefleet.guarantees import check_key_order, check_never_older, check_one_end_each, runs
+from hiefleet.guarantees import check_ended_once, check_key_order, check_never_older, check_one_end_each, runs
 
 RETRY = {"max_attempts": 4, "backoff": 100, "max_backoff": 200}
 PARTITIONS = 16
@@ -268,7 +267,7 @@ def seen_by(receiver, prefix):
 
 def test_an_owner_that_was_paused_past_its_lease_does_nothing_more(fleet, receiver):
     """It wakes up in the middle of its messages: what it held is others' by then, and was sent and ended by them."""
-    keys, count = 8, 150
+    keys, count = 8, 120
     for round_ in range(2):
         prefix = f"P{round_}"
         ids = list(send_numbers(fleet, keys, range(count), prefix))
@@ -285,8 +284,7 @@ def test_an_owner_that_was_paused_past_its_lease_does_nothing_more(fleet, receiv
         paused.resume()
         wait_until(lambda: owners(fleet, "Sender").get(name), "it has partitions again")
         fleet.wait_empty(60)
-        for id_ in ids:
-            assert fleet.ends(id_) == ["completed"]
+        check_ended_once(fleet, ids)
         after = fleet.scalar("select count(*) from hie.ended where item = 'Sender' and worker = %s", name)
         assert after == before, "it settled what was another's"
         seen = seen_by(receiver, prefix)
@@ -315,8 +313,7 @@ def test_order_through_losses_of_redis(fleet, receiver):
         stop.set()
         sender.join()
     fleet.wait_empty(90)
-    for id_ in ids:
-        assert fleet.ends(id_) == ["completed"]
+    check_ended_once(fleet, ids)
     seen = seen_by(receiver, "F")
     assert len(set(seen)) == len(ids)
     check_never_older(seen, "F")
@@ -330,8 +327,7 @@ def test_order_through_the_death_of_owners(fleet, receiver):
     fleet.redis.client.flushall()
     fleet.replace_worker(fleet.workers[0])
     fleet.wait_empty(90)
-    for id_ in ids:
-        assert fleet.ends(id_) == ["completed"]
+    check_ended_once(fleet, ids)
     seen = seen_by(receiver, "K")
     assert len(set(seen)) == 600
     check_never_older(seen, "K")

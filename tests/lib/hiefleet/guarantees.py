@@ -49,6 +49,15 @@ def check_one_end_each(fleet, item_id, ids):
     assert not audit, f"{item_id}: not one end in the audit: {audit}"
 
 
+def check_ended_once(fleet, ids, status="completed"):
+    """Each of these messages has one end, and that is it."""
+    rows = fleet.sql("select correlation_id::text, count(*), min(event) from hie.audit where event = any(%s) and"
+                     " correlation_id = any(%s::uuid[]) group by 1", list(END_EVENTS), list(ids))
+    assert len(rows) == len(set(ids)), f"{len(set(ids)) - len(rows)} of {len(set(ids))} have no end"
+    wrong = [row for row in rows if row[1:] != (1, status)]
+    assert not wrong, wrong[:3]
+
+
 def check_key_order(fleet, item_id, of=None):
     """Of each ordering key a message started once the one accepted before it had ended. `of`: a message's key where it is
     not the stored one."""
