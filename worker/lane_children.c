@@ -84,7 +84,7 @@ static void fill_child(struct claim *claim, struct store_message *child, size_t 
     meta_pack(&(struct meta){.content_type = sent->content_type,
                              .traceparent = claim->meta.traceparent,
                              .parent = outcome->id,
-                             .deadline_ms = claim->meta.deadline_ms,
+                             .deadline_ms = outcome->run > 1 ? 0 : claim->meta.deadline_ms,
                              .chain = chain,
                              .in_wal = is_logged(claim, sent),
                              .stored = sent->body.len > MESSAGE_INLINE_MAX},
