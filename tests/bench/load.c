@@ -26,7 +26,7 @@ static const char usage[] =
     "  --template FILE            again for a mix; default an ADT^A01\n"
     "  --patients N               different PID-3.1, default 100000\n"
     "  --keys N                   different {key}, default 1\n"
-    "  --header 'Name: value'     HTTP, again for more; {key}, {patient}, … as in a template\n"
+    "  --header 'Name: value'     HTTP, again for more; {key}, {priority}, … as in a template\n"
     "  --reply                    the answer has to be the message's reply (a sync item of class "
     "Echo)\n"
     "  --timeout MS               for an answer, default 10000\n"

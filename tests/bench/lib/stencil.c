@@ -14,6 +14,7 @@ static const struct {
     [STENCIL_PATIENT] = {"{patient}", 10},
     [STENCIL_VISIT] = {"{visit}", 10},
     [STENCIL_KEY] = {"{key}", 4},
+    [STENCIL_PRIORITY] = {"{priority}", 1},
     [STENCIL_PAD] = {"{pad}", 0},
 };
 #define FIELD_COUNT (sizeof(fields) / sizeof(fields[0]))
@@ -202,16 +203,16 @@ static uint64_t patient_of(const struct stencil *stencil, uint64_t number)
     return (uint32_t)(number * 2654435761u) % stencil->spread.patients;
 }
 
-/* As if drawn by lot (the finalizer of MurmurHash3), so that some keys have several messages under way and
- * others none. */
-static uint64_t key_of(const struct stencil *stencil, uint64_t number)
+/* As if drawn by lot, so that some keys have several messages under way and others none (the finalizer of
+ * MurmurHash3). */
+static uint64_t draw(uint64_t number, uint64_t count)
 {
     number ^= number >> 33;
     number *= 0xff51afd7ed558ccdu;
     number ^= number >> 33;
     number *= 0xc4ceb9fe1a85ec53u;
     number ^= number >> 33;
-    return number % stencil->spread.keys;
+    return number % count;
 }
 
 static void put_time(char *at, int64_t wall_s)
@@ -244,7 +245,10 @@ struct slice stencil_stamp(struct stencil *stencil, uint64_t number, int64_t wal
             put_digits(at, 10, number);
             break;
         case STENCIL_KEY:
-            put_digits(at, 4, key_of(stencil, number));
+            put_digits(at, 4, draw(number, stencil->spread.keys));
+            break;
+        case STENCIL_PRIORITY:
+            put_digits(at, 1, draw(~number, 10));
             break;
         case STENCIL_PAD:
             break;

@@ -4,6 +4,7 @@
  *     {patient}  10 digits, one of `patients`, spread evenly
  *     {visit}    10 digits, the message's number
  *     {key}      4 digits, one of `keys`, as it comes
+ *     {priority} 1 digit, as it comes
  *     {pad}      text that fills the message up to the wanted size
  * All have a fixed width, so a message is made by overwriting a few digits of one buffer: no
  * allocation, no copy. The bytes around the message (an HTTP head, MLLP's frame) are part of that
@@ -29,6 +30,7 @@ struct stencil_slot {
         STENCIL_PATIENT,
         STENCIL_VISIT,
         STENCIL_KEY,
+        STENCIL_PRIORITY,
         STENCIL_PAD,
     } field;
     size_t at;
