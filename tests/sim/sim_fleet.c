@@ -11,10 +11,11 @@
 #define TWICE_EVERY 50  /* each so manieth seed runs twice: it must do the same */
 #define FAILURES_MAX 10 /* then it stops */
 
-static const char usage[] = "usage: sim_fleet [--seeds FROM:COUNT] [--seed N] [--trace]\n"
-                            "  --seeds FROM:COUNT  runs these seeds (default 1:1500; HIE_SIM_SEEDS is another count)\n"
-                            "  --seed N            runs one\n"
-                            "  --trace             prints all that happens to standard error\n";
+static const char usage[] =
+    "usage: sim_fleet [--seeds FROM:COUNT] [--seed N] [--trace]\n"
+    "  --seeds FROM:COUNT  runs these seeds (default 1:1500; HIE_SIM_SEEDS is another count)\n"
+    "  --seed N            runs one\n"
+    "  --trace             prints all that happens to standard error\n";
 
 struct totals {
     uint64_t runs, messages, events, faults[SIM_FAULT_COUNT];
