@@ -11,10 +11,11 @@
 #define TWICE_EVERY 50  /* each so manieth seed runs twice: it must do the same */
 #define FAILURES_MAX 10 /* then it stops */
 
-static const char usage[] = "usage: sim_fleet [--seeds FROM:COUNT] [--seed N] [--trace]\n"
-                            "  --seeds FROM:COUNT  runs these seeds (default 1:1500; HIE_SIM_SEEDS is another count)\n"
-                            "  --seed N            runs one\n"
-                            "  --trace             prints all that happens to standard error\n";
+static const char usage[] =
+    "usage: sim_fleet [--seeds FROM:COUNT] [--seed N] [--trace]\n"
+    "  --seeds FROM:COUNT  runs these seeds (default 1:1000; HIE_SIM_SEEDS is another count)\n"
+    "  --seed N            runs one\n"
+    "  --trace             prints all that happens to standard error\n";
 
 struct totals {
     uint64_t runs, messages, events, faults[SIM_FAULT_COUNT];
@@ -86,7 +87,7 @@ static bool parse_seeds(const char *text, uint64_t *from, uint64_t *count)
 int main(int argc, char **argv)
 {
     const char *seeds = getenv("HIE_SIM_SEEDS");
-    uint64_t from = 1, count = seeds && *seeds ? strtoull(seeds, NULL, 10) : 1500;
+    uint64_t from = 1, count = seeds && *seeds ? strtoull(seeds, NULL, 10) : 1000;
     bool trace = false;
     struct totals totals = {0};
     signal(SIGABRT, on_abort);

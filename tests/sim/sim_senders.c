@@ -95,8 +95,10 @@ static void arrive(void *arg)
     struct sender *sender = arg;
     static char body[MESSAGE_INLINE_MAX + 256];
     size_t len = make_body(sender, body, sizeof(body));
+    struct sim_dispatcher *dispatcher = &sender->to->dispatcher;
+    const struct production *production = fleet_production(dispatcher->fleet);
     struct intake_request request = {
-        .item = sender->item,
+        .item = production_find(production, slice_text(sender->item->id)),
         .body = body_of(body, len),
         .content_type = SLICE_LITERAL("x-application/hl7-v2+er7"),
         .priority = sender->priority,
@@ -113,7 +115,7 @@ static void arrive(void *arg)
     sender->sent_us = sim.now_us;
     sender->paused_us = sender->to->paused_us;
     sender->state = WAITS_FOR_ANSWER;
-    if (intake_accept(&sender->to->dispatcher.intake, &request, &id, &err))
+    if (intake_accept(&STAILQ_FIRST(&dispatcher->generations)->intake, &request, &id, &err))
         again(sender);
     else
         sim_say("takes %s for %s, key P%u, kind %u", sim_name(id), sender->item->id, sender->key,

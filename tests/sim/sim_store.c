@@ -42,6 +42,19 @@ static void complete_with_one(struct store_call *call, const struct err *err)
                                         slice_of(NULL, 0), call->found);
 }
 
+static void complete_production(struct store_call *call, const struct err *err)
+{
+    int64_t version = err->code == ERR_NONE ? call->result : 0;
+    const struct redis_content *content = pg_production(version);
+    bool is_known = call->op == OP_PRODUCTION && version == call->number;
+    struct store_production published = {.version = version};
+    if (content) {
+        published.hash = content->key;
+        published.text = is_known ? slice_of(NULL, 0) : body_slice(content->body);
+    }
+    ((store_production_done *)call->done)(call->arg, err, &published);
+}
+
 static void complete(struct sim_call *sim_call, const struct err *err)
 {
     struct store_call *call = (struct store_call *)sim_call;
@@ -88,8 +101,16 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_COUNTS:
         ((store_counts_done *)call->done)(call->arg, err, call->counts, results);
         return;
+    case OP_PUBLISH:
     case OP_PRODUCTION:
-        ((store_production_done *)call->done)(call->arg, err, &(const struct store_production){0});
+    case OP_PRODUCTION_OF:
+        complete_production(call, err);
+        return;
+    case OP_ATTEND:
+        ((store_attended *)call->done)(call->arg, err, call->result);
+        return;
+    case OP_OLDER:
+        ((store_older_done *)call->done)(call->arg, err, call->found);
         return;
     case OP_DISOWN:
     case OP_RELEASE:
@@ -119,6 +140,8 @@ static void free_call(struct sim_call *sim_call)
         free_outcome(&call->outcomes[i]);
     for (size_t i = 0; call->contents && call->contents[i]; i++)
         redis_content_unref(call->contents[i]);
+    redis_content_unref(call->text);
+    free(call->items);
     free(call->given);
     free(call->outcomes);
     free(call->claims);
@@ -276,7 +299,10 @@ static void own(struct store *store, const char *worker, const struct store_shar
 {
     struct store_call *call = new_call(store, OP_OWN, count, DONE(done), arg);
     snprintf(call->holder, sizeof(call->holder), "%s", worker);
-    call->shares = copy(shares, count, sizeof(*shares)); /* items' names outlive all of it */
+    call->shares = copy(shares, count, sizeof(*shares));
+    call->items = mem_array(count + 1, sizeof(*call->items));
+    for (size_t i = 0; i < count; i++)
+        snprintf(call->items[i], sizeof(call->items[i]), "%s", shares[i].item);
     call->number = ttl_ms;
     send(store, call);
 }
@@ -287,6 +313,9 @@ static void disown(struct store *store, const char *worker, const struct store_o
     struct store_call *call = new_call(store, OP_DISOWN, count, DONE(done), arg);
     snprintf(call->holder, sizeof(call->holder), "%s", worker);
     call->owned = copy(owned, count, sizeof(*owned));
+    call->items = mem_array(count + 1, sizeof(*call->items));
+    for (size_t i = 0; i < count; i++)
+        snprintf(call->items[i], sizeof(call->items[i]), "%s", owned[i].item);
     send(store, call);
 }
 
@@ -379,10 +408,53 @@ static void counts(struct store *store, store_counts_done *done, void *arg)
     send(store, new_call(store, OP_COUNTS, 0, DONE(done), arg));
 }
 
+static void publish(struct store *store, struct slice text, struct slice hash, const char *by,
+                    bool only_first, store_production_done *done, void *arg)
+{
+    struct store_call *call = new_call(store, OP_PUBLISH, 0, DONE(done), arg);
+    (void)by;
+    call->text = redis_content_new(hash, slice_of(NULL, 0), body_of(text.ptr, text.len));
+    call->only_first = only_first;
+    send(store, call);
+}
+
+static void ask_version(struct store *store, enum store_op op, int64_t version,
+                        store_production_done *done, void *arg)
+{
+    struct store_call *call = new_call(store, op, 0, DONE(done), arg);
+    call->number = version;
+    send(store, call);
+}
+
 static void production(struct store *store, int64_t version, store_production_done *done, void *arg)
 {
-    (void)version;
-    send(store, new_call(store, OP_PRODUCTION, 0, DONE(done), arg));
+    ask_version(store, OP_PRODUCTION, version, done, arg);
+}
+
+static void production_of(struct store *store, int64_t version, store_production_done *done,
+                          void *arg)
+{
+    ask_version(store, OP_PRODUCTION_OF, version, done, arg);
+}
+
+static void attend(struct store *store, const char *id, const char *kind, int64_t version,
+                   int64_t ttl_ms, store_attended *done, void *arg)
+{
+    struct store_call *call = new_call(store, OP_ATTEND, 0, DONE(done), arg);
+    (void)kind;
+    snprintf(call->holder, sizeof(call->holder), "%s", id);
+    call->number = version;
+    call->limit = (size_t)ttl_ms;
+    send(store, call);
+}
+
+static void older(struct store *store, const char *item, int64_t version, store_older_done *done,
+                  void *arg)
+{
+    struct store_call *call = new_call(store, OP_OLDER, 0, DONE(done), arg);
+    snprintf(call->name, sizeof(call->name), "%s", item);
+    call->number = version;
+    send(store, call);
 }
 
 static void free_store(struct store *store)
@@ -410,6 +482,10 @@ static const struct store_ops store_ops = {.accept = accept_messages,
                                            .low_mark = move_low_mark,
                                            .maintain = maintain,
                                            .counts = counts,
+                                           .publish = publish,
+                                           .production_of = production_of,
+                                           .attend = attend,
+                                           .older = older,
                                            .production = production,
                                            .free = free_store};
 

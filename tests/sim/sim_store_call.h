@@ -25,7 +25,11 @@ enum store_op {
     OP_LOW_MARK,
     OP_MAINTAIN,
     OP_COUNTS,
+    OP_PUBLISH,
     OP_PRODUCTION,
+    OP_PRODUCTION_OF,
+    OP_ATTEND,
+    OP_OLDER,
 };
 
 struct store_op_info {
@@ -42,6 +46,8 @@ struct store_call {
     enum store_op op;
     char client[16]; /* for the trace */
     char name[64], holder[96];
+    struct redis_content *text; /* key: hash, body: text of a production */
+    bool only_first;
     size_t count;
     int64_t number;
     size_t limit;
@@ -52,6 +58,7 @@ struct store_call {
     struct store_before *before;
     struct store_share *shares;
     struct store_owned *owned;
+    char (*items)[REDIS_NAME_MAX]; /* of shares or owned */
     struct uuid *ids;
     struct pg_write write;
     /* the client's, for what the completion sets */

@@ -27,7 +27,11 @@ const struct store_op_info store_op_info[] = {
     [OP_LOW_MARK] = {"low_mark", SIM_SCANS, true},
     [OP_MAINTAIN] = {"maintain", SIM_SCANS, true},
     [OP_COUNTS] = {"counts", SIM_SCANS, false},
+    [OP_PUBLISH] = {"publish", SIM_SCANS, true},
     [OP_PRODUCTION] = {"production", SIM_SCANS, false},
+    [OP_PRODUCTION_OF] = {"production_of", SIM_SCANS, false},
+    [OP_ATTEND] = {"attend", SIM_SCANS, true},
+    [OP_OLDER] = {"older", SIM_SCANS, false},
 };
 
 static int64_t commit_most_us = 3000;
@@ -272,12 +276,16 @@ void store_call_execute(struct sim_call *sim_call)
         execute_earlier(call);
         break;
     case OP_OWN:
+        for (size_t i = 0; i < call->count; i++)
+            call->shares[i].item = call->items[i]; /* its process may be gone */
         pg_own(call->holder, call->shares, call->count, call->number);
         call->owned = mem_array(OWNED_MAX, sizeof(*call->owned));
         call->result_count =
             pg_owned(call->holder, call->shares, call->count, call->owned, OWNED_MAX);
         break;
     case OP_DISOWN:
+        for (size_t i = 0; i < call->count; i++)
+            call->owned[i].item = call->items[i];
         pg_disown(call->holder, call->owned, call->count);
         break;
     case OP_FIND:
@@ -303,9 +311,24 @@ void store_call_execute(struct sim_call *sim_call)
     case OP_COUNTS:
         execute_counts(call);
         break;
+    case OP_PUBLISH:
+        pg_publish(call->text, call->only_first);
+        call->result = pg_version();
+        break;
+    case OP_PRODUCTION:
+        call->result = pg_version();
+        break;
+    case OP_PRODUCTION_OF:
+        call->result = call->number <= pg_version() ? call->number : 0;
+        break;
+    case OP_ATTEND:
+        call->result = pg_attend(call->holder, call->number, (int64_t)call->limit);
+        break;
+    case OP_OLDER:
+        call->found = pg_has_older(call->name, call->number);
+        break;
     case OP_LOW_MARK:
     case OP_MAINTAIN:
-    case OP_PRODUCTION:
         break;
     }
     if (store_op_info[call->op].writes)
