@@ -249,11 +249,14 @@ static void note_earlier(struct fifo_cycle *cycle, struct cycle_part *at,
 {
     struct claim *held = NULL;
     HASH_FIND(by_id, at->part->by_id, &row->id, sizeof(row->id), held);
-    if (held && held->state != CLAIM_RETURNING)
+    bool is_coming = held && held->state == CLAIM_LOOKING; /* into its line, with this cycle */
+    if (held && held->state != CLAIM_RETURNING && !is_coming)
         return;
     if (!*shut)
         lane_part_gate(at->part, row->seq);
     *shut = true;
+    if (is_coming)
+        return;
     if (held || cycle->missing_count == QUEUE_BATCH_MAX)
         at->part->look_back = true;
     else

@@ -12,9 +12,11 @@ import tempfile
 
 import psycopg2
 import redis
+import targets
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ECHO, ROUTER, CHILD = "Echo", "Router", "Routed_Echo"
+ECHO, ROUTER, CHILD, BESIDE = "Echo", "Router", "Routed_Echo", "Beside"
+PARTITIONS = 16  # of a fifo item with an ordering key
 
 
 class Failed(Exception):
@@ -32,30 +34,59 @@ def free_ports(count):
             sock.close()
 
 
-def production(pattern, target, options, ports):
-    """One Echo item, and beside it a router that sends every message on to one of two more."""
-    common = {
+def item(name, handler_class, pattern, options, *settings):
+    """One item; later settings win, None takes a key out."""
+    merged = {
+        "id": name,
+        "class": handler_class,
         "messaging_pattern": pattern,
         "execution_mode": options.mode,
         "concurrency": options.concurrency,
-        "queue_type": target.queue_type,
         "queue_size": options.queue_size,
         "persistence": {"mode": "wal_and_store"},
-        **target.item,
     }
-    rules = [{"name": "admissions", "when": {"MSH-9.1": "ADT"}, "to": [f"{CHILD}_1"]}]
-    items = [{"id": name, "class": "Echo", **common} for name in (ECHO, f"{CHILD}_1", f"{CHILD}_2")]
-    settings = {"rules": rules, "default": [f"{CHILD}_2"]}
-    items.append({"id": ROUTER, "class": "HL7RoutingEngine", **common, "settings": settings})
+    for setting in settings:
+        merged |= setting
+    return {key: value for key, value in merged.items() if value is not None}
+
+
+def production(items, ports):
+    """The first item also takes MLLP."""
     return {
         "production": {"name": "hie-bench"},
         "dispatcher": {
             "http": {"listen": f"127.0.0.1:{ports[0]}"},
-            "mllp": [{"listen": f"127.0.0.1:{ports[1]}", "item": ECHO}],
+            "mllp": [{"listen": f"127.0.0.1:{ports[1]}", "item": items[0]["id"]}],
         },
         "worker": {"listen": f"127.0.0.1:{ports[2]}"},
         "items": items,
     }
+
+
+def pattern_items(pattern, target, options):
+    """The measured Echo item, one for each setting beside it, and for async patterns a router that sends every message
+    on to one of two more."""
+    items = [item(ECHO, "Echo", pattern, options, target.item)]
+    for number, setting in enumerate(target.beside.values(), 1):
+        items.append(item(f"{BESIDE}_{number}", "Echo", pattern, options, target.item, setting))
+    if pattern not in targets.SYNC:
+        rules = [{"name": "admissions", "when": {"MSH-9.1": "ADT"}, "to": [f"{CHILD}_1"]}]
+        settings = {"rules": rules, "default": [f"{CHILD}_2"]}
+        items += [item(f"{CHILD}_{number}", "Echo", pattern, options, target.item) for number in (1, 2)]
+        items.append(item(ROUTER, "HL7RoutingEngine", pattern, options, target.item, {"settings": settings}))
+    return items
+
+
+def sending(settings, protocol):
+    """The load generator's options that an item's messages need."""
+    options = ["--reply"] if settings["messaging_pattern"] in targets.SYNC else []
+    if settings.get("ordering_key"):
+        options += ["--patients", str(targets.KEYS)]
+        if protocol == "http":
+            options += ["--keys", str(targets.KEYS), "--header", "X-Ordering-Key: {key}"]
+    if settings["queue_type"] == "priority" and protocol == "http":
+        options += ["--header", "X-Priority: {priority}"]
+    return options
 
 
 def programs():
@@ -74,21 +105,22 @@ def programs():
 
 
 class Fleet:
-    def __init__(self, pattern, target, options, paths):
-        self.pattern = pattern
+    def __init__(self, name, items, workers, paths):
+        self.name = name
+        self.items = {settings["id"]: settings for settings in items}
         self.load_program = paths["load"]
         # On a disk (/tmp may be memory), and where the servers' users can enter.
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="hie-bench-", dir="/var/tmp"))
         self.dir.chmod(0o711)
         try:
-            self._start(target, options, paths)
+            self._start(workers, paths)
         except BaseException:
             self.stop(keep_logs=True)
             raise
 
-    def _start(self, target, options, paths):
+    def _start(self, workers, paths):
         config = self.dir / "production.yaml"
-        made = production(self.pattern, target, options, free_ports(3))
+        made = production(list(self.items.values()), free_ports(3))
         config.write_text(json.dumps(made, indent=2))  # which is YAML, too
         command = [
             ROOT / "scripts/up",
@@ -98,7 +130,7 @@ class Fleet:
             "--config",
             config,
             "--workers",
-            str(options.workers),
+            str(workers),
         ]
         # Its own session, so that a Ctrl-C here stops it in order, by us.
         environment = {**os.environ, "HIE_DISPATCHER": paths["dispatcher"], "HIE_WORKER": paths["worker"]}
@@ -126,7 +158,7 @@ class Fleet:
     def stop(self, keep_logs=False):
         subprocess.run([ROOT / "scripts/down", "--dir", self.dir], check=False, stdout=subprocess.DEVNULL, timeout=400)
         if keep_logs:
-            kept = ROOT / ".bench" / f"log-{self.pattern}"
+            kept = ROOT / ".bench" / f"log-{self.name}"
             shutil.rmtree(kept, ignore_errors=True)
             kept.mkdir(parents=True)
             for log in [*self.dir.glob("log/*"), *self.dir.glob("up.log"), *self.dir.glob("production.yaml")]:
@@ -134,9 +166,10 @@ class Fleet:
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def target(self, protocol, item):
+        options = sending(self.items[item], protocol)
         if protocol == "mllp":
-            return ["--mllp", self.env["HIE_MLLP"]]
-        return ["--http", self.env["HIE_HTTP_URL"], "--item", item]
+            return ["--mllp", self.env["HIE_MLLP"], *options]
+        return ["--http", self.env["HIE_HTTP_URL"], "--item", item, *options]
 
     def http_address(self):
         host, _, port = self.env["HIE_HTTP_URL"].rpartition("//")[2].rpartition(":")
@@ -144,8 +177,13 @@ class Fleet:
 
     def depth(self):
         """Entries of all items' streams: accepted and not finished."""
-        keys = [f"hie:{{{item}}}:{self.pattern}" for item in (ECHO, ROUTER, f"{CHILD}_1", f"{CHILD}_2")]
-        return sum(self.redis.xlen(key) for key in keys)
+        pipe = self.redis.pipeline(transaction=False)
+        for name, settings in self.items.items():
+            partitions = PARTITIONS if settings.get("ordering_key") else 1
+            for partition in range(partitions):
+                tag = f"{name}/{partition}" if partition else name
+                pipe.xlen(f"hie:{{{tag}}}:{settings['messaging_pattern']}")
+        return sum(pipe.execute())
 
     def query(self, text, *values):
         with self.database.cursor() as cursor:

@@ -25,7 +25,10 @@ static const char usage[] =
     "  --size BYTES               of a message, default 700\n"
     "  --template FILE            again for a mix; default an ADT^A01\n"
     "  --patients N               different PID-3.1, default 100000\n"
-    "  --header 'Name: value'     HTTP, again for more\n"
+    "  --keys N                   different {key}, default 1\n"
+    "  --header 'Name: value'     HTTP, again for more; {key}, {priority}, … as in a template\n"
+    "  --reply                    the answer has to be the message's reply (a sync item of class "
+    "Echo)\n"
     "  --timeout MS               for an answer, default 10000\n"
     "  --window S                 also figures for every S seconds\n"
     "  --run TEXT                 8 characters that begin every MSH-10, default random\n"
@@ -40,7 +43,7 @@ struct arguments {
     const char *headers[HEADERS_MAX];
     size_t header_count;
     size_t size;
-    uint64_t patients;
+    struct stencil_spread spread;
     char run[STENCIL_RUN_LEN + 1];
     const char *ids;
 };
@@ -92,7 +95,9 @@ enum argument {
     OPTION_SIZE,
     OPTION_TEMPLATE,
     OPTION_PATIENTS,
+    OPTION_KEYS,
     OPTION_HEADER,
+    OPTION_REPLY,
     OPTION_TIMEOUT,
     OPTION_WINDOW,
     OPTION_RUN,
@@ -112,7 +117,9 @@ static const struct option long_options[] = {
     {"size", required_argument, NULL, OPTION_SIZE},
     {"template", required_argument, NULL, OPTION_TEMPLATE},
     {"patients", required_argument, NULL, OPTION_PATIENTS},
+    {"keys", required_argument, NULL, OPTION_KEYS},
     {"header", required_argument, NULL, OPTION_HEADER},
+    {"reply", no_argument, NULL, OPTION_REPLY},
     {"timeout", required_argument, NULL, OPTION_TIMEOUT},
     {"window", required_argument, NULL, OPTION_WINDOW},
     {"run", required_argument, NULL, OPTION_RUN},
@@ -159,7 +166,13 @@ static void set_option(struct arguments *args, int option)
         args->templates[args->template_count++] = optarg;
         break;
     case OPTION_PATIENTS:
-        args->patients = (uint64_t)number(optarg, 1, 1e9);
+        args->spread.patients = (uint64_t)number(optarg, 1, 1e9);
+        break;
+    case OPTION_KEYS:
+        args->spread.keys = (uint64_t)number(optarg, 1, 1e4);
+        break;
+    case OPTION_REPLY:
+        sender->replies = true;
         break;
     case OPTION_HEADER:
         if (args->header_count == HEADERS_MAX)
@@ -194,7 +207,7 @@ static void read_arguments(struct arguments *args, int argc, char **argv)
     *args = (struct arguments){
         .sender = {.connections = 64, .depth = 1, .timeout_ms = 10000},
         .size = 700,
-        .patients = 100000,
+        .spread = {.patients = 100000, .keys = 1},
     };
     snprintf(args->run, sizeof(args->run), "%08x", (unsigned)random_u64());
     int option;
@@ -241,7 +254,7 @@ static void load_templates(struct arguments *args, struct stencil *templates)
         wrap = (struct stencil_wrap){.head = mllp_head, .tail = SLICE_LITERAL("\x1c\r")};
     struct err err;
     for (size_t i = 0; i < args->template_count; i++)
-        if (stencil_load(&templates[i], args->templates[i], args->size, args->patients, args->run,
+        if (stencil_load(&templates[i], args->templates[i], args->size, args->spread, args->run,
                          &wrap, &err) < 0)
             die(2, args->templates[i], err.text);
     args->sender.templates = templates;

@@ -18,6 +18,7 @@ WARM_S = 1.0  # at the front of a run, left out
 # before the window's end), and the backlog counts as growing.
 GROWTH, GROWTH_S = 0.02, 0.25
 SEARCH_PASSES = 4
+CALLERS, MLLP_SENDERS = 64, 32  # connections, one message in flight on each
 DRAIN_S = 60
 
 
@@ -248,17 +249,21 @@ class Bench:
     def pattern(self, target, options):
         """Everything about one pattern, as the JSON has it."""
         seconds, fleet = self.seconds, self.fleet
+        mllp = CALLERS if fleet.items[fleets.ECHO]["messaging_pattern"] in targets.SYNC else MLLP_SENDERS
         result = {"memory_at_start": self.memory()}
-        self.run("warm-up", "http", fleets.ECHO, 64, 2 if options.quick else 4)
-        result["http"] = self.sustained("HTTP", "http", fleets.ECHO, 64, seconds)
-        result["mllp"] = self.sustained("MLLP", "mllp", fleets.ECHO, 32, seconds)
-        result["paced"] = self.run("paced", "http", fleets.ECHO, 64, seconds, target.spec.rate)
+        self.run("warm-up", "http", fleets.ECHO, CALLERS, 2 if options.quick else 4)
+        result["http"] = self.sustained("HTTP", "http", fleets.ECHO, CALLERS, seconds)
+        result["mllp"] = self.sustained("MLLP", "mllp", fleets.ECHO, mllp, seconds)
+        result["paced"] = self.run("paced", "http", fleets.ECHO, CALLERS, seconds, target.spec.rate)
         half = (result["http"]["sustained"] or result["http"]["completed_rate"]) / 2
-        result["half"] = self.run("half", "http", fleets.ECHO, 64, seconds, max(1, round(half)))
-        if options.routed:
-            result["routed"] = self.sustained("routed", "http", fleets.ROUTER, 64, seconds)
+        result["half"] = self.run("half", "http", fleets.ECHO, CALLERS, seconds, max(1, round(half)))
+        result["beside"] = {}
+        for number, label in enumerate(target.beside if options.beside else (), 1):
+            name = f"{fleets.BESIDE}_{number}"
+            result["beside"][label] = self.sustained(label, "http", name, CALLERS, seconds * 2 // 3)
+        if options.beside and fleets.ROUTER in fleet.items:
+            result["beside"]["routed"] = self.sustained("routed", "http", fleets.ROUTER, CALLERS, seconds * 2 // 3)
         result["memory"] = self.memory()
-        result["idle"] = self.idle(targets.IDLE_CONNECTIONS if not options.quick else targets.IDLE_CONNECTIONS // 5)
         result["problems"] = self.problems
         return result
 

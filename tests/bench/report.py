@@ -3,7 +3,6 @@
 import targets
 
 OTHERS_SHARE = 0.10  # of all cores; above it a note
-HTTP, MLLP = "HTTP, 64 connections", "MLLP, 32 connections"
 
 
 def checks(result, target):
@@ -17,15 +16,16 @@ def checks(result, target):
         )
 
     for kind, wanted, run in (("spec", target.spec, "paced"), ("goal", target.goal, "half")):
-        check(kind, f"sustained, {HTTP}", result["http"]["sustained"], wanted.rate, "/s", True)
-        check(kind, f"sustained, {MLLP}", result["mllp"]["sustained"], wanted.rate, "/s", True)
+        for key in ("http", "mllp"):
+            name = f"sustained, {key.upper()}, {result[key]['connections']} connections"
+            check(kind, name, result[key]["sustained"], wanted.rate, "/s", True)
         at = f"{result[run]['wanted_rate']:,}/s"
         check(kind, f"answer p50 at {at}", result[run]["answer_ms"]["p50"], wanted.p50, "ms")
         check(kind, f"answer p99 at {at}", result[run]["answer_ms"]["p99"], wanted.p99, "ms")
         if run == "paced":
             # The answers are quick only if the rate is kept up.
             check(kind, f"completed at {at}", result[run]["completed_rate"], wanted.rate * 0.98, "/s", True)
-    idle = result["idle"]
+    idle = result.get("idle")
     if idle and idle["connections"] == targets.IDLE_CONNECTIONS:
         check(
             "goal",
@@ -35,6 +35,16 @@ def checks(result, target):
             "MiB",
         )
     check("goal", "worker process, peak", result["memory"]["worker"]["peak"], targets.WORKER_MIB, "MiB")
+    return rows
+
+
+def backlog_checks(backlog):
+    rows = []
+    for queue_type, result in backlog.items():
+        few, many = result["few"]["cpu_us"]["total"], result["many"]["cpu_us"]["total"]
+        name = f"{queue_type}: CPU a message, {result['many']['backlog']:,} queued over {result['few']['backlog']:,}"
+        ok = many <= few * targets.BACKLOG_RATIO
+        rows.append({"kind": "goal", "name": name, "value": many / few, "limit": targets.BACKLOG_RATIO, "unit": "×", "ok": ok})
     return rows
 
 
@@ -56,17 +66,16 @@ def table(head, rows):
 
 
 def runs_of(result):
-    return [
-        (label, result[key])
+    named = [
+        (f"{result[key]['protocol'].upper()} {result[key]['connections']}, {label}", result[key])
         for key, label in (
-            ("http", "HTTP 64, closed loop"),
-            ("mllp", "MLLP 32, closed loop"),
-            ("paced", "HTTP 64, paced"),
-            ("half", "HTTP 64, half rate"),
-            ("routed", "routed, HTTP 64"),
+            ("http", "closed loop"),
+            ("mllp", "closed loop"),
+            ("paced", "paced"),
+            ("half", "half rate"),
         )
-        if result.get(key)
     ]
+    return named + [(f"beside: {label}", run) for label, run in result["beside"].items()]
 
 
 def show_pattern(name, result):
@@ -123,7 +132,7 @@ def show_pattern(name, result):
             ],
         )
     )
-    idle = result["idle"]
+    idle = result.get("idle")
     if idle:
         print(
             f"\n  {idle['connections']:,} idle connections: dispatcher {number(idle['rss_before_mib'])} > {number(idle['rss_mib'])} MiB, "
@@ -155,10 +164,36 @@ def show_pattern(name, result):
         print(f"\n  PROBLEM  {problem}")
 
 
+def show_backlog(backlog):
+    print("\nclaiming from a long queue; CPU, µs a message\n")
+    rows = []
+    for queue_type, result in backlog.items():
+        for run in (result["few"], result["many"]):
+            used = [number(run["cpu_us"][group]) for group in ("worker", "redis", "postgres", "total")]
+            rows.append([queue_type, f"{run['backlog']:,}", *used])
+    print(table(["queue_type", "queued", "worker", "redis", "postgres", "total"], rows))
+    print()
+    rows = [
+        [row["name"], f"{row['value']:.2f} ×", f"≤ {row['limit']:.2f} ×", "ok" if row["ok"] else "below our goal"]
+        for row in backlog_checks(backlog)
+    ]
+    print(table(["target", "measured", "wanted", ""], rows))
+
+
 def show(document):
+    print(document["dispatcher_version"])
+    if document["patterns"]:
+        show_setting(document)
+    for name, result in document["patterns"].items():
+        show_pattern(name, result)
+    if document.get("backlog"):
+        show_backlog(document["backlog"])
+
+
+def show_setting(document):
     machine, servers = document["machine"], document["servers"]
     print(
-        f"{document['dispatcher_version']}; {machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel']}, "
+        f"{machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel']}, "
         f"fdatasync {machine['fdatasync_us']} µs, PostgreSQL {servers['postgres']}, Redis {servers['redis']}, "
         f"load before {machine['load_before']:.1f}"
     )
@@ -166,8 +201,6 @@ def show(document):
         f"{document['options']['workers']} worker(s), {document['options']['mode']}, concurrency {document['options']['concurrency']}, "
         f"{document['options']['seconds']} s a run, 700-byte ADT, full persistence; everything shares these cores"
     )
-    for name, result in document["patterns"].items():
-        show_pattern(name, result)
 
 
 def failures(document):
@@ -194,7 +227,7 @@ def figures(result):
             found[f"{label}: CPU {group} µs"] = (value, False)
     for group, row in result["memory"].items():
         found[f"memory {group}, peak MiB"] = (row["peak"], False)
-    if result["idle"]:
+    if result.get("idle"):
         found["idle connection KiB"] = (result["idle"]["kib_each"], False)
     return found
 

@@ -115,10 +115,11 @@ static bool on_answer(void *arg, const struct answer *answer)
         return false; /* an answer to nothing */
     struct flight *flight = &conn->flights[conn->first];
     char control[STENCIL_CONTROL_LEN];
-    if (sender->options->mllp || sender->options->ids)
+    const struct sender_options *options = sender->options;
+    bool has_control = options->mllp || (options->replies && answer->accepted);
+    if (has_control || options->ids)
         stencil_control(sender->options->run, flight->number, control);
-    if (sender->options->mllp &&
-        !slice_equal(answer->control, slice_of(control, sizeof(control)))) {
+    if (has_control && !slice_equal(answer->control, slice_of(control, sizeof(control)))) {
         sender->result.wrong_control++;
         return false;
     }
@@ -197,7 +198,8 @@ static void conn_open(struct sender *sender, struct connection *conn)
     }
     int on = 1;
     setsockopt(conn->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    answer_reader_init(&conn->reader, sender->options->mllp, on_answer, conn);
+    answer_reader_init(&conn->reader, sender->options->mllp, sender->options->replies, on_answer,
+                       conn);
     conn->state = CONN_CONNECTING;
     if (connect(conn->fd, sender->address->ai_addr, sender->address->ai_addrlen) < 0 &&
         errno != EINPROGRESS) {

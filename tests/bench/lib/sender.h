@@ -28,6 +28,7 @@
 
 struct sender_options {
     bool mllp;
+    bool replies; /* each message is answered by its own reply: answer.h */
     const char *host, *port;
     unsigned connections;
     unsigned depth;            /* unanswered messages on one connection, 1 … SENDER_DEPTH_MAX */

@@ -13,6 +13,8 @@ static const struct {
     [STENCIL_TIME] = {"{time}", 14},
     [STENCIL_PATIENT] = {"{patient}", 10},
     [STENCIL_VISIT] = {"{visit}", 10},
+    [STENCIL_KEY] = {"{key}", 4},
+    [STENCIL_PRIORITY] = {"{priority}", 1},
     [STENCIL_PAD] = {"{pad}", 0},
 };
 #define FIELD_COUNT (sizeof(fields) / sizeof(fields[0]))
@@ -41,13 +43,12 @@ static size_t field_at(struct slice rest)
     return FIELD_COUNT;
 }
 
-/* Copies the text with line ends as CR and every field as its width in zeros, notes where they are.
- */
+/* Copies the text with every field as its width in zeros, notes where they are. */
 static int expand(struct stencil *stencil, struct slice text, struct buffer *body, struct err *err)
 {
     for (size_t i = 0; i < text.len;) {
         if (text.ptr[i] != '{') {
-            buffer_append_byte(body, text.ptr[i] == '\n' ? '\r' : text.ptr[i]);
+            buffer_append_byte(body, text.ptr[i]);
             i++;
             continue;
         }
@@ -88,18 +89,52 @@ static int pad(struct stencil *stencil, size_t size, struct buffer *body, struct
     return 0;
 }
 
-static bool has_control(const struct stencil *stencil)
+static bool has(const struct stencil *stencil, enum stencil_field field)
 {
     for (size_t i = 0; i < stencil->slot_count; i++)
-        if (stencil->slots[i].field == STENCIL_CONTROL)
+        if (stencil->slots[i].field == field)
             return true;
     return false;
 }
 
-int stencil_parse(struct stencil *stencil, struct slice text, size_t size, uint64_t patients,
-                  const char run[STENCIL_RUN_LEN], const struct stencil_wrap *wrap, struct err *err)
+/* Segments end with CR. */
+static void end_lines(struct buffer *body)
 {
-    struct stencil made = {.patients = patients ? patients : 1, .stamped_s = -1};
+    for (size_t i = 0; i < body->len; i++)
+        if (body->data[i] == '\n')
+            body->data[i] = '\r';
+}
+
+/* Puts the head in front of where the body comes, whose fields move. */
+static int add_head(struct stencil *stencil, const struct stencil_wrap *wrap, size_t body_len,
+                    struct err *err)
+{
+    size_t of_body = stencil->slot_count;
+    int status = 0;
+    if (wrap->head) {
+        struct buffer text;
+        buffer_init(&text, 65536);
+        wrap->head(wrap->arg, body_len, &text);
+        status = expand(stencil, buffer_slice(&text), &stencil->bytes, err);
+        buffer_done(&text);
+    }
+    for (size_t i = 0; i < of_body; i++)
+        stencil->slots[i].at += stencil->bytes.len;
+    for (size_t i = of_body; status == 0 && i < stencil->slot_count; i++)
+        if (stencil->slots[i].field == STENCIL_PAD)
+            status = err_set(err, ERR_INVALID, "{pad} has no place in a head");
+    return status;
+}
+
+int stencil_parse(struct stencil *stencil, struct slice text, size_t size,
+                  struct stencil_spread spread, const char run[STENCIL_RUN_LEN],
+                  const struct stencil_wrap *wrap, struct err *err)
+{
+    struct stencil made = {.spread = spread, .stamped_s = -1};
+    if (spread.patients == 0)
+        made.spread.patients = 1;
+    if (spread.keys == 0)
+        made.spread.keys = 1;
     struct buffer body;
     buffer_init(&body, STENCIL_SIZE_MAX);
     buffer_init(&made.bytes, STENCIL_SIZE_MAX + 65536);
@@ -110,19 +145,18 @@ int stencil_parse(struct stencil *stencil, struct slice text, size_t size, uint6
     }
     if (expand(&made, text, &body, err) < 0 || pad(&made, size, &body, err) < 0)
         goto done;
-    if (!has_control(&made)) {
+    if (!has(&made, STENCIL_CONTROL)) {
         err_set(err, ERR_INVALID, "the template has no {control}");
         goto done;
     }
-    if (wrap->head)
-        wrap->head(wrap->arg, body.len, &made.bytes);
-    for (size_t i = 0; i < made.slot_count; i++) {
-        made.slots[i].at += made.bytes.len;
-        if (made.slots[i].field == STENCIL_CONTROL)
-            memcpy(body.data + made.slots[i].at - made.bytes.len, run, STENCIL_RUN_LEN);
-    }
+    end_lines(&body);
+    if (add_head(&made, wrap, body.len, err) < 0)
+        goto done;
     buffer_append(&made.bytes, body.data, body.len);
     buffer_append(&made.bytes, wrap->tail.ptr, wrap->tail.len);
+    for (size_t i = 0; i < made.slot_count; i++)
+        if (made.slots[i].field == STENCIL_CONTROL)
+            memcpy(made.bytes.data + made.slots[i].at, run, STENCIL_RUN_LEN);
     made.body_len = body.len;
     *stencil = made;
     status = 0;
@@ -133,8 +167,9 @@ done:
     return status;
 }
 
-int stencil_load(struct stencil *stencil, const char *path, size_t size, uint64_t patients,
-                 const char run[STENCIL_RUN_LEN], const struct stencil_wrap *wrap, struct err *err)
+int stencil_load(struct stencil *stencil, const char *path, size_t size,
+                 struct stencil_spread spread, const char run[STENCIL_RUN_LEN],
+                 const struct stencil_wrap *wrap, struct err *err)
 {
     FILE *file = fopen(path, "r");
     if (!file)
@@ -150,7 +185,7 @@ int stencil_load(struct stencil *stencil, const char *path, size_t size, uint64_
     if (status == 0 && ferror(file))
         status = err_set(err, ERR_IO, "%s: cannot be read", path);
     if (status == 0)
-        status = stencil_parse(stencil, buffer_slice(&text), size, patients, run, wrap, err);
+        status = stencil_parse(stencil, buffer_slice(&text), size, spread, run, wrap, err);
     buffer_done(&text);
     fclose(file);
     return status;
@@ -165,7 +200,19 @@ void stencil_done(struct stencil *stencil)
  * evenly. */
 static uint64_t patient_of(const struct stencil *stencil, uint64_t number)
 {
-    return (uint32_t)(number * 2654435761u) % stencil->patients;
+    return (uint32_t)(number * 2654435761u) % stencil->spread.patients;
+}
+
+/* As if drawn by lot, so that some keys have several messages under way and others none (the finalizer of
+ * MurmurHash3). */
+static uint64_t draw(uint64_t number, uint64_t count)
+{
+    number ^= number >> 33;
+    number *= 0xff51afd7ed558ccdu;
+    number ^= number >> 33;
+    number *= 0xc4ceb9fe1a85ec53u;
+    number ^= number >> 33;
+    return number % count;
 }
 
 static void put_time(char *at, int64_t wall_s)
@@ -196,6 +243,12 @@ struct slice stencil_stamp(struct stencil *stencil, uint64_t number, int64_t wal
             break;
         case STENCIL_VISIT:
             put_digits(at, 10, number);
+            break;
+        case STENCIL_KEY:
+            put_digits(at, 4, draw(number, stencil->spread.keys));
+            break;
+        case STENCIL_PRIORITY:
+            put_digits(at, 1, draw(~number, 10));
             break;
         case STENCIL_PAD:
             break;

@@ -18,6 +18,7 @@
 /* One thread, one poll loop. What it does with the n-th message (from 0), of all connections: */
 static struct script {
     bool mllp;
+    bool replies;     /* with the message's own header */
     int reject_every; /* 429 / AR */
     int close_at;     /* closes instead of answering, once */
     int mute_at;      /* never answers, once */
@@ -68,7 +69,15 @@ static void answer(int fd, int number, struct slice control)
     bool reject = script.reject_every && number % script.reject_every == 0;
     if (number == script.wrong_at)
         control = SLICE_LITERAL("another");
-    if (script.mllp)
+    if (script.replies && !reject && script.mllp)
+        snprintf(text, sizeof(text), "\x0bMSH|^~\\&|A|B|C|D|2026||ADT^A01|%.*s|P|2.5\r\x1c\r",
+                 (int)control.len, control.ptr);
+    else if (script.replies && !reject)
+        snprintf(
+            text, sizeof(text),
+            "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\nMSH|^~\\&|A|B|C|D|2026||ADT^A01|%.*s|P",
+            33 + control.len, (int)control.len, control.ptr);
+    else if (script.mllp)
         snprintf(text, sizeof(text), "\x0bMSH|^~\\&|A|B|C|D|2026||ACK|1|P|2.5\rMSA|%s|%.*s\r\x1c\r",
                  reject ? "AR" : "AA", (int)control.len, control.ptr);
     else
@@ -175,7 +184,8 @@ static struct sender_options options(bool mllp, size_t size)
     if (mllp)
         wrap = (struct stencil_wrap){.head = mllp_head, .tail = SLICE_LITERAL("\x1c\r")};
     const char *text = "MSH|^~\\&|A|B|C|D|{time}||ADT^A01|{control}|P|2.5\nPID|||{patient}|{pad}\n";
-    ck_assert_int_eq(stencil_parse(&stencil, slice_text(text), size, 10, RUN, &wrap, &err), 0);
+    struct stencil_spread spread = {.patients = 10};
+    ck_assert_int_eq(stencil_parse(&stencil, slice_text(text), size, spread, RUN, &wrap, &err), 0);
     return (struct sender_options){
         .mllp = mllp,
         .host = "127.0.0.1",
@@ -224,6 +234,42 @@ START_TEST(every_message_is_sent_once_and_counted)
     ck_assert_uint_eq(code(wanted.mllp ? "AA" : "202"), 4500);
     ck_assert_uint_eq(result.closed_by_peer + result.bad_answers + result.timeouts, 0);
     ck_assert_uint_eq(result.body_len, 700);
+    sender_result_done(&result);
+}
+END_TEST
+
+START_TEST(replies_belong_to_their_messages)
+{
+    struct script wanted = HARMLESS;
+    wanted.mllp = _i & 1;
+    wanted.replies = true;
+    wanted.wrong_at = 50;
+    wanted.reject_every = 100;
+    server_start(wanted);
+    struct sender_options opts = options(wanted.mllp, 700);
+    opts.count = 1000;
+    opts.replies = true;
+    run(&opts);
+    ck_assert_uint_eq(result.rejected, 10);
+    ck_assert_uint_eq(result.wrong_control, 1);
+    ck_assert_uint_eq(result.lost, 1);
+    ck_assert_uint_eq(code(wanted.mllp ? "MSG" : "200"), 989);
+    sender_result_done(&result);
+}
+END_TEST
+
+/* The item is not what its sender believes. */
+START_TEST(a_mere_acknowledgement_is_no_reply)
+{
+    struct script wanted = HARMLESS;
+    wanted.mllp = _i & 1;
+    server_start(wanted);
+    struct sender_options opts = options(wanted.mllp, 700);
+    opts.count = 100;
+    opts.replies = true;
+    run(&opts);
+    ck_assert_uint_eq(result.accepted, 0);
+    ck_assert_uint_eq(result.rejected, 100);
     sender_result_done(&result);
 }
 END_TEST
@@ -361,6 +407,8 @@ int main(void)
     TCase *tcase = tcase_create("sender");
     tcase_set_timeout(tcase, 60);
     tcase_add_loop_test(tcase, every_message_is_sent_once_and_counted, 0, 4);
+    tcase_add_loop_test(tcase, replies_belong_to_their_messages, 0, 2);
+    tcase_add_loop_test(tcase, a_mere_acknowledgement_is_no_reply, 0, 2);
     tcase_add_test(tcase, accepted_ids_are_written);
     tcase_add_test(tcase, a_closed_connection_loses_what_was_unanswered);
     tcase_add_test(tcase, an_answer_to_another_message_is_no_answer);

@@ -24,12 +24,13 @@ static bool on_answer(void *arg, const struct answer *answer)
 }
 
 static struct answer_reader reader;
+static bool replies;
 
 static void begin(bool mllp)
 {
     memset(&seen, 0, sizeof(seen));
     seen.verdict = true;
-    answer_reader_init(&reader, mllp, on_answer, NULL);
+    answer_reader_init(&reader, mllp, replies, on_answer, NULL);
 }
 
 static bool whole(bool mllp, const char *text)
@@ -138,6 +139,32 @@ START_TEST(mllp_broken)
 }
 END_TEST
 
+#define REPLY "MSH|^~\\&|A|B|C|D|2026||ADT^A01|M1|P|2.5\rPID|1"
+
+static void only_the_first_is_a_reply(void)
+{
+    ck_assert_uint_eq(seen.count, 3);
+    ck_assert(seen.answers[0].accepted);
+    ck_assert_str_eq(seen.answers[0].code, reader.mllp ? "MSG" : "200");
+    ck_assert_str_eq(seen.controls[0], "M1");
+    ck_assert(!seen.answers[1].accepted);
+    ck_assert(!seen.answers[2].accepted);
+}
+
+START_TEST(replies_are_messages)
+{
+    replies = true;
+    in_pieces(true, "\x0b" REPLY "\r\x1c\r" FRAME("MSA|AA|M1") FRAME("MSA|AE|M1"),
+              only_the_first_is_a_reply);
+    in_pieces(false,
+              "HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n" REPLY
+              "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+              "HTTP/1.1 202 Accepted\r\nContent-Length: 45\r\n\r\n" REPLY,
+              only_the_first_is_a_reply);
+    replies = false;
+}
+END_TEST
+
 START_TEST(mllp_frame_without_end)
 {
     char piece[4096];
@@ -177,6 +204,7 @@ int main(void)
     tcase_add_test(tcase, http_closing_and_broken);
     tcase_add_test(tcase, mllp_answers);
     tcase_add_test(tcase, mllp_broken);
+    tcase_add_test(tcase, replies_are_messages);
     tcase_add_test(tcase, mllp_frame_without_end);
     tcase_add_test(tcase, a_wrong_answer_ends_the_reading);
     suite_add_tcase(suite, tcase);

@@ -18,7 +18,8 @@ static void head(void *arg, size_t body_len, struct buffer *out)
 static int parse(const char *text, size_t size)
 {
     struct stencil_wrap wrap = {.head = head, .arg = head_word, .tail = SLICE_LITERAL("<end>")};
-    return stencil_parse(&stencil, slice_text(text), size, 7, "RUN00000", &wrap, &err);
+    struct stencil_spread spread = {.patients = 7, .keys = 5};
+    return stencil_parse(&stencil, slice_text(text), size, spread, "RUN00000", &wrap, &err);
 }
 
 static void stamped_is(uint64_t number, int64_t wall_s, const char *wanted)
@@ -73,6 +74,40 @@ START_TEST(patients_repeat_and_are_all_used)
 }
 END_TEST
 
+/* In the head, too, where the control id is the message's as well. */
+START_TEST(keys_are_drawn_by_lot)
+{
+    static char keyed[] = "{key} {control}";
+    struct stencil_wrap wrap = {.head = head, .arg = keyed};
+    struct stencil_spread spread = {.keys = 64};
+    unsigned seen[64] = {0}, repeats = 0;
+    uint64_t last = 64;
+    ck_assert_int_eq(stencil_parse(&stencil, SLICE_LITERAL("{key}{control}"), 0, spread, "RUN00000",
+                                   &wrap, &err),
+                     0);
+    for (uint64_t i = 0; i < 6400; i++) {
+        struct slice got = stencil_stamp(&stencil, i, 0);
+        ck_assert_uint_eq(got.len, 4 + 1 + 20 + 4 + 24);
+        ck_assert_int_eq(memcmp(got.ptr, got.ptr + 29, 4), 0);
+        ck_assert_int_eq(memcmp(got.ptr + 5, got.ptr + 33, 20), 0);
+        int64_t key = -1;
+        ck_assert(slice_to_int(slice_of(got.ptr, 4), 0, 63, &key));
+        repeats += last == (uint64_t)key;
+        last = (uint64_t)key;
+        seen[key]++;
+    }
+    for (int i = 0; i < 64; i++)
+        ck_assert_uint_ge(seen[i], 50);
+    ck_assert_uint_ge(repeats, 50);
+    stencil_done(&stencil);
+    wrap.arg = (char[]){"{pad}"};
+    ck_assert_int_eq(
+        stencil_parse(&stencil, SLICE_LITERAL("{control}"), 0, spread, "RUN00000", &wrap, &err),
+        -1);
+    ck_assert_int_eq(err.code, ERR_INVALID);
+}
+END_TEST
+
 START_TEST(bad_templates_are_refused)
 {
     ck_assert_int_eq(parse("MSH|{time}", 0), -1);
@@ -91,7 +126,9 @@ START_TEST(bad_templates_are_refused)
     ck_assert_int_eq(parse(many.data, 0), -1);
     buffer_done(&many);
     struct stencil_wrap wrap = {.head = NULL};
-    ck_assert_int_eq(stencil_load(&stencil, "/nonexistent", 0, 1, "RUN00000", &wrap, &err), -1);
+    ck_assert_int_eq(stencil_load(&stencil, "/nonexistent", 0, (struct stencil_spread){0},
+                                  "RUN00000", &wrap, &err),
+                     -1);
     ck_assert_int_eq(err.code, ERR_IO);
 }
 END_TEST
@@ -103,8 +140,9 @@ START_TEST(shipped_templates_have_the_size_asked_for)
         char path[512];
         snprintf(path, sizeof(path), "%s/tests/data/bench/%s", HIE_SOURCE_DIR, files[i]);
         struct stencil_wrap wrap = {.head = NULL};
-        ck_assert_msg(stencil_load(&stencil, path, 700, 100, "RUN00000", &wrap, &err) == 0, "%s",
-                      err.text);
+        ck_assert_msg(stencil_load(&stencil, path, 700, (struct stencil_spread){0}, "RUN00000",
+                                   &wrap, &err) == 0,
+                      "%s", err.text);
         struct slice got = stencil_stamp(&stencil, 5, 1700000000);
         ck_assert_uint_eq(got.len, 700);
         ck_assert_int_eq(memcmp(got.ptr, "MSH|^~\\&|", 9), 0);
@@ -122,6 +160,7 @@ int main(void)
     tcase_add_test(tcase, fields_are_overwritten_in_place);
     tcase_add_test(tcase, pad_fills_to_the_size_and_moves_what_follows);
     tcase_add_test(tcase, patients_repeat_and_are_all_used);
+    tcase_add_test(tcase, keys_are_drawn_by_lot);
     tcase_add_test(tcase, bad_templates_are_refused);
     tcase_add_test(tcase, shipped_templates_have_the_size_asked_for);
     suite_add_tcase(suite, tcase);
