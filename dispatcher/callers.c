@@ -11,7 +11,8 @@
 #define LAST_LOOK_US 300000 /* so long before a caller's time is up; half of a short time */
 #define REST_LEAST_US 20000
 #define REST_MOST_US 500000
-#define REST_PER_COST 10 /* looking in a rhythm takes at most a tenth of the time */
+#define REST_PER_COST 10   /* looking in a rhythm takes at most a tenth of the time */
+#define PUBLISH_US 3000000 /* so long after an end its reply may still be on its way to its key */
 
 /* Pauses between two looks. At once; then for those whom nobody tells; then for those who missed it. */
 enum { URGENT, QUICK, QUICK_LAST = 3, SLOW, SLOW_LAST = 7 };
@@ -45,6 +46,7 @@ struct look_entry {
     struct look *look;
     struct waited *waited;
     bool ended; /* the store says */
+    bool fresh; /* … just now */
 };
 
 struct look_keys { /* of one item */
@@ -185,11 +187,11 @@ static void answered(struct look *look)
     start_look(callers);
 }
 
-/* The store has the end and nothing more of the message (wal_only). */
+/* The store has the end and nothing more of the message (wal_only). The key is written behind the end. */
 static void on_key_of_forgotten(void *arg, const struct err *err, const struct body *bodies)
 {
     struct look_entry *entry = arg;
-    if (err->code == ERR_NONE)
+    if (err->code == ERR_NONE && (bodies[0].ptr || !entry->fresh))
         tell_body(entry->look->callers, entry->waited, slice_of(NULL, 0), bodies[0],
                   !bodies[0].ptr);
     answered(entry->look);
@@ -210,19 +212,28 @@ static void on_found(void *arg, const struct err *err, const struct store_record
     struct look_entry *entry = arg;
     struct waited *waited = entry->waited;
     struct callers *callers = entry->look->callers;
-    if (err->code == ERR_NONE && record && record->finished_us &&
-        strcmp(record->state, "completed") == 0) {
+    bool kept = err->code == ERR_NONE && record && record->finished_us;
+    bool forgotten = err->code == ERR_NONE && (!record || record->forgotten);
+    bool well = !record || strcmp(record->state, "completed") == 0;
+    if (kept && well && !forgotten) {
         callers->store->ops->reply(callers->store, entry->waited->id, on_reply, entry);
         return;
     }
-    if (err->code == ERR_NONE && !record && waited->item && callers->queue_up) {
+    if (forgotten && well && waited->item) {
+        if (!callers->queue_up) { /* looked for once it is back */
+            answered(entry->look);
+            return;
+        }
+        entry->fresh = record && clock_wall_us() - record->finished_us < PUBLISH_US;
         callers->queue->ops->read_replies(callers->queue, waited->item->id, &waited->id, 1,
                                           on_key_of_forgotten, entry);
         return;
     }
     if (err->code == ERR_NONE && record && record->finished_us) {
-        struct queue_reply end = {
-            .id = entry->waited->id, .status = record->state, .error = record->error};
+        struct queue_reply end = {.id = entry->waited->id,
+                                  .status = record->state,
+                                  .error = record->error,
+                                  .left_out = forgotten && well};
         tell(callers, waited, &end, true);
     }
     answered(entry->look);

@@ -135,6 +135,7 @@ struct store_record {
     const char *control_id, *message_type, *sender;
     const struct uuid *children;
     size_t child_count;
+    bool forgotten; /* it was not to be kept: its end is all that there is, no bodies */
 };
 
 /* A message whose current run has no end, for the reconciler and for publishing children. due_ms is that of its latest retry. */

@@ -69,8 +69,9 @@ static void on_found(struct pg_request *request, const struct pg_answer *answer)
         record.state = pg_get_text(result, 0, 4);
         record.attempts = (int)pg_get_int(result, 0, 5);
         record.error = text_or_null(result, 6);
-        record.received_us = pg_result_is_null(result, 0, 7) ? uuid_wall_ms(op->id) * 1000
-                                                             : pg_get_time(result, 0, 7);
+        record.forgotten = pg_result_is_null(result, 0, 7);
+        record.received_us =
+            record.forgotten ? uuid_wall_ms(op->id) * 1000 : pg_get_time(result, 0, 7);
         record.finished_us = pg_get_time(result, 0, 8);
         record.control_id = pg_get_text(result, 0, 9);
         record.message_type = pg_get_text(result, 0, 10);

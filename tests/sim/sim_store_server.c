@@ -204,7 +204,8 @@ static void execute_find(struct store_call *call)
                                                   : row->attempt ? "retrying"
                                                                  : "accepted",
                                          .attempts = row->attempt,
-                                         .error = row->error[0] ? call->record_error : NULL};
+                                         .error = row->error[0] ? call->record_error : NULL,
+                                         .forgotten = row->is_forgotten};
     call->contents = mem_array(2, sizeof(struct redis_content *));
     if (row->reply)
         call->contents[0] = redis_content_ref(row->reply);

@@ -4,7 +4,7 @@
 struct told {
     int calls;
     struct err err;
-    bool found;
+    bool found, forgotten;
     char text[80];
     int64_t received_us;
 };
@@ -15,6 +15,7 @@ static void on_told(void *arg, const struct err *err, const struct store_record 
     told->calls++;
     told->err = *err;
     told->found = record != NULL;
+    told->forgotten = record && record->forgotten;
     if (!record)
         return;
     told->received_us = record->received_us;
@@ -193,6 +194,7 @@ START_TEST(test_wal_only)
     struct told told = find(&f, m.id), body = {0}, reply = {0};
     ck_assert_str_eq(told.text, "In async_reliable  completed 1");
     ck_assert_int_eq(told.received_us, uuid_wall_ms(m.id) * 1000);
+    ck_assert(told.forgotten && !find(&f, kept.id).forgotten);
     CALL(&f, body, body, m.id, on_body);
     CALL(&f, reply, reply, m.id, on_body);
     ck_assert(!body.found && !reply.found);

@@ -371,6 +371,37 @@ START_TEST(of_a_forgotten_message_the_key_is_read)
 }
 END_TEST
 
+/* The end alone is left, and the key is written behind it. */
+START_TEST(of_an_end_alone_the_key_is_read)
+{
+    struct one one;
+    struct uuid id = add(&one, CALLER_LOOKS, 60000);
+    struct store_record record = {.id = id, .state = "completed", .forgotten = true};
+    for (int i = 0; i < 3; i++) {
+        say_ended(true);
+        record.finished_us = clock_wall_us();
+        struct fake_store_call *call = asked(FAKE_FIND);
+        ((store_found *)call->done)(call->arg, &fake_ok, &record);
+        free(call);
+        ck_assert_uint_eq(one.told, 0);
+        say_keys(i == 2 ? "under its key" : NULL); /* not there yet */
+    }
+    ck_assert_str_eq(one.body, "under its key");
+    ck_assert(!one.left_out);
+    expect_forgotten();
+    add(&one, CALLER_LOOKS, 60000);
+    say_ended(true);
+    record.finished_us = clock_wall_us() - 4000000;
+    struct fake_store_call *call = asked(FAKE_FIND);
+    ((store_found *)call->done)(call->arg, &fake_ok, &record);
+    free(call);
+    say_keys(NULL);
+    ck_assert_str_eq(one.status, "completed");
+    ck_assert(one.left_out);
+    expect_forgotten();
+}
+END_TEST
+
 START_TEST(after_redis_was_away_all_are_looked_for)
 {
     struct one told, over;
@@ -779,6 +810,7 @@ int main(void)
     tcase_add_test(cases, the_key_serves_what_the_store_does_not_have);
     tcase_add_test(cases, the_key_serves_while_the_database_is_away);
     tcase_add_test(cases, of_a_forgotten_message_the_key_is_read);
+    tcase_add_test(cases, of_an_end_alone_the_key_is_read);
     tcase_add_test(cases, after_redis_was_away_all_are_looked_for);
     tcase_add_test(cases, who_waits_for_long_is_looked_for_more_and_more_rarely);
     tcase_add_test(cases, whom_nobody_tells_is_looked_for_soon_and_often);
