@@ -119,6 +119,8 @@ static void free_when_over(struct post *post)
     free(post);
 }
 
+static const struct http_header replayed_header = {"Idempotency-Replayed", SLICE_LITERAL("true")};
+
 static size_t headers_of(const struct post *post, const char *id, struct http_header *ret)
 {
     size_t count = 0;
@@ -126,7 +128,7 @@ static size_t headers_of(const struct post *post, const char *id, struct http_he
     if (post->applied[0])
         ret[count++] = (struct http_header){"Preference-Applied", slice_text(post->applied)};
     if (post->replayed)
-        ret[count++] = (struct http_header){"Idempotency-Replayed", SLICE_LITERAL("true")};
+        ret[count++] = replayed_header;
     return count;
 }
 
@@ -146,7 +148,8 @@ static void answer_problem(struct post *post, int status, const char *detail, in
 {
     char id[UUID_TEXT_LEN + 1];
     uuid_format(post->id, id);
-    http_answer_problem(take_request(post), status, detail, id, retry_after_s);
+    http_answer_problem_with(take_request(post), status, detail, id, retry_after_s,
+                             post->replayed ? &replayed_header : NULL);
 }
 
 static void answer_reply(struct post *post, const struct queue_reply *end)

@@ -80,5 +80,9 @@ void http_answer(struct http_request *request, int status, const char *content_t
  * may be NULL, else it is X-Correlation-ID as well; retry_after_s 0 leaves the header out. */
 void http_answer_problem(struct http_request *request, int status, const char *detail,
                          const char *correlation_id, int retry_after_s);
+/* The same with one header more, where it is not NULL. */
+void http_answer_problem_with(struct http_request *request, int status, const char *detail,
+                              const char *correlation_id, int retry_after_s,
+                              const struct http_header *more);
 
 #endif

@@ -133,8 +133,15 @@ void http_problem_body(struct buffer *ret_body, int status, const char *detail,
 void http_answer_problem(struct http_request *request, int status, const char *detail,
                          const char *correlation_id, int retry_after_s)
 {
+    http_answer_problem_with(request, status, detail, correlation_id, retry_after_s, NULL);
+}
+
+void http_answer_problem_with(struct http_request *request, int status, const char *detail,
+                              const char *correlation_id, int retry_after_s,
+                              const struct http_header *more)
+{
     struct buffer body, seconds;
-    struct http_header headers[2];
+    struct http_header headers[3];
     size_t count = 0;
     buffer_init(&body, HTTP_PROBLEM_MAX);
     buffer_init(&seconds, 32);
@@ -145,6 +152,8 @@ void http_answer_problem(struct http_request *request, int status, const char *d
     }
     if (correlation_id)
         headers[count++] = (struct http_header){"X-Correlation-ID", slice_text(correlation_id)};
+    if (more)
+        headers[count++] = *more;
     http_answer(request, status, "application/problem+json", buffer_slice(&body), headers, count);
     buffer_done(&body);
     buffer_done(&seconds);
