@@ -364,6 +364,8 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
     } else {
         part->inheriting = cycle->failed = true; /* claims may be ours whose answer was lost */
     }
+    if (!is_logged(cycle->lane))
+        part->look_back = false; /* or this partition had something for ever */
     at->looks = (came || part->look_back) && is_logged(cycle->lane) && !part->lost;
     if (--cycle->calls > 0)
         return;

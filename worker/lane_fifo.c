@@ -148,8 +148,8 @@ void lane_turn_over(struct claim *claim)
 void lane_gap(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (!part || part->lost || part->leaving)
-        return;
+    if (!part || part->lost || part->leaving || !claim->lane->item->persistence.wal_enabled)
+        return; /* without rows nobody looks back, and no gate would open again */
     part->look_back = true;
     if (claim->seq && claim->seq <= part->high_seq)
         part->high_seq = claim->seq - 1;
