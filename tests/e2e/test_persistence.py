@@ -50,6 +50,7 @@ def fleet():
 @pytest.fixture(autouse=True)
 def whole_again(fleet):
     yield
+    fleet.dispatcher.resume()
     for server in (fleet.redis, fleet.postgres):
         server.resume()
         if not server.alive:
@@ -125,6 +126,33 @@ def test_sync_in_each_mode(fleet, mode):
     assert (answer.status, answer.body, answer.headers["Content-Type"]) == (200, b"who waits", "text/plain")
     answer = fleet.post(item_id, b"refuse")
     assert answer.status == 502
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_large_reply_in_each_mode(fleet, mode):
+    """It does not stand in the publication: it is fetched."""
+    body = b"large" * 30000
+    answer = fleet.post(name_of(mode, "Sync"), body)
+    assert (answer.status, len(answer.body), answer.body == body) == (200, len(body), True)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_missed_publication_in_each_mode(fleet, mode):
+    """The dispatcher cannot listen when all is said: it looks, and finds the reply where its mode keeps it."""
+    pause_workers(fleet)
+    with fleet.wire() as wire:
+        wire.post(name_of(mode, "Sync"), b"missed")
+        stream = f"hie:{{{name_of(mode, 'Sync')}}}:sync_reliable"
+        wait_until(lambda: fleet.redis.client.xlen(stream) == 1, "its message is in the queue")
+        fleet.dispatcher.pause()
+        try:
+            fleet.redis.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            resume_workers(fleet)
+            wait_until(lambda: fleet.redis.client.xlen(stream) == 0, "it ended")
+        finally:
+            fleet.dispatcher.resume()
+        reply = wire.receive()
+        assert (reply.status, reply.body) == (200, b"missed")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -260,6 +288,20 @@ def test_a_killed_worker_loses_nothing_in_any_mode(fleet):
         for id_ in ids[mode]:
             assert fleet.ends(id_) == ["completed"]
     assert fleet.redis.client.xlen(f"hie:{{{name_of('none', 'Slow')}}}:dead") == 0
+
+
+def test_who_has_nothing_to_do_asks_little(fleet):
+    """Of the workers' calls: a sweep of each queue a second, not a circle."""
+    fleet.wait_empty()
+
+    def calls():
+        stats = fleet.redis.client.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("xreadgroup", "fcall"))
+
+    before = calls()
+    time.sleep(2)
+    queues = len(fleet.config["items"])
+    assert calls() - before < 2 * 2 * queues * 10
 
 
 # ---- commits ------------------------------------------------------------------------------------------------------

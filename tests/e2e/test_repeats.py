@@ -92,7 +92,7 @@ def test_a_repeat_of_a_sync_message(fleet, mode):
     again = keyed(fleet, item_id, key, b"its reply")
     assert again.id == first.id and replayed(again)
     assert (again.status, again.body) == (200, b"its reply"), "within reply_ttl the reply is there in every mode"
-    assert fleet.scalar("select count(*) from hie.dedup_keys where correlation_id = %s", first.id) == 1
+    assert fleet.scalar("select count(distinct key) from hie.dedup_keys where correlation_id = %s", first.id) == 1
 
 
 def test_a_repeat_waits_for_the_first_ones_end(fleet):

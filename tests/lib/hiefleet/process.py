@@ -82,7 +82,10 @@ class Process:
             self.popen.send_signal(number)
 
     def pause(self):
+        """It stands still when this returns."""
         self.send(signal.SIGSTOP)
+        if self.alive:
+            wait_until(lambda: self.state() in "TZ", f"{self.name} stands still", interval=0.001)
 
     def resume(self):
         """Only one that is stopped: a stray SIGCONT takes the SIGSTOP away by which LeakSanitizer holds a process at its
