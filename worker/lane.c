@@ -7,7 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/state.h"
-#include "lane_parts.h"
+#include "lane_fifo.h"
 #include "worker.h"
 
 #include <stdlib.h>
@@ -355,4 +355,9 @@ void lane_links_changed(struct lane *lane)
 bool lane_quiet(const struct lane *lane)
 {
     return lane->state == RESTING && !lane->taking && !lane->promoting && lane_fifo_quiet(lane);
+}
+
+bool lane_is_claiming(const struct lane *lane)
+{
+    return lane->state == CLAIMING || lane->taking || (lane->fifo && lane->fifo->cycle);
 }
