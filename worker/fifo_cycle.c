@@ -314,8 +314,11 @@ static void look_back(struct fifo_cycle *cycle)
         struct lane_part *part = cycle->parts[i].part;
         if (!cycle->parts[i].looks)
             continue;
-        cycle->before[cycle->before_count++] = (struct store_before){
-            .partition = part->number, .after_seq = ended_up_to(part), .upto_seq = INT64_MAX};
+        cycle->before[cycle->before_count++] =
+            (struct store_before){.partition = part->number,
+                                  .after_seq = ended_up_to(part),
+                                  .upto_seq = INT64_MAX,
+                                  .below_version = lane->below_version};
         if (part->high_seq + 1 < part->gate_seq)
             part->gate_seq = part->high_seq + 1;
         limit += part->held;

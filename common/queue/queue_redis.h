@@ -66,6 +66,7 @@ struct op {
     struct queue_redis *queue;
     const struct op_kind *kind;
     struct queue_name name;
+    char item[65];        /* name.item: the caller's may be gone by the answer */
     const char *consumer; /* or a worker, or NULL */
     STAILQ_ENTRY(op) deferred;
     struct err deferred_error;

@@ -28,7 +28,6 @@ const struct store_op_info store_op_info[] = {
     [OP_MAINTAIN] = {"maintain", SIM_SCANS, true},
     [OP_COUNTS] = {"counts", SIM_SCANS, false},
     [OP_PUBLISH] = {"publish", SIM_SCANS, true},
-    [OP_PRODUCTION] = {"production", SIM_SCANS, false},
     [OP_PRODUCTION_OF] = {"production_of", SIM_SCANS, false},
     [OP_ATTEND] = {"attend", SIM_SCANS, true},
     [OP_OLDER] = {"older", SIM_SCANS, false},
@@ -313,9 +312,6 @@ void store_call_execute(struct sim_call *sim_call)
         break;
     case OP_PUBLISH:
         pg_publish(call->text, call->only_first);
-        call->result = pg_version();
-        break;
-    case OP_PRODUCTION:
         call->result = pg_version();
         break;
     case OP_PRODUCTION_OF:
