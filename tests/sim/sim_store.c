@@ -161,14 +161,14 @@ static void execute_earlier(struct store_call *call)
     call->earlier = mem_array(call->limit + 1, sizeof(*call->earlier));
     TAILQ_FOREACH(row, &postgres.accepted, by_seq)
     {
-        bool asked = false;
+        struct store_before *of = NULL;
         if (!pg_is_unfinished(row) || strcmp(row->item, call->name) != 0)
             continue;
-        for (size_t i = 0; i < call->count; i++)
-            asked |= (int)call->before[i].partition == row->partition &&
-                     row->seq > call->before[i].after_seq && row->seq < call->before[i].upto_seq;
-        if (!asked)
+        for (size_t i = 0; !of && i < call->count; i++)
+            of = (int)call->before[i].partition == row->partition ? &call->before[i] : NULL;
+        if (!of || row->seq <= of->after_seq || row->seq >= of->upto_seq || of->most == 0)
             continue;
+        of->most--;
         if (call->result_count == call->limit) {
             call->full = true;
             return;
@@ -243,8 +243,7 @@ static void execute_rows(struct store_call *call)
     make_rows(call, HASH_COUNT(postgres.rows));
     TAILQ_FOREACH(row, &postgres.accepted, by_seq)
     {
-        if (pg_is_unfinished(row) &&
-            is_asked(call, call->op == OP_FETCH ? row->id : row->parent))
+        if (pg_is_unfinished(row) && is_asked(call, call->op == OP_FETCH ? row->id : row->parent))
             add_row(call, row, false);
     }
 }
@@ -269,11 +268,12 @@ static void execute_find(struct store_call *call)
     if (!call->found)
         return;
     snprintf(call->record_error, sizeof(call->record_error), "%s", row->error);
-    call->record = (struct store_record){
-        .id = row->id,
-        .state = row->ended ? states[row->end] : row->attempt ? "retrying" : "accepted",
-        .attempts = row->attempt,
-        .error = row->error[0] ? call->record_error : NULL};
+    call->record = (struct store_record){.id = row->id,
+                                         .state = row->ended     ? states[row->end]
+                                                  : row->attempt ? "retrying"
+                                                                 : "accepted",
+                                         .attempts = row->attempt,
+                                         .error = row->error[0] ? call->record_error : NULL};
     call->contents = mem_array(2, sizeof(struct redis_content *));
     if (row->reply)
         call->contents[0] = redis_content_ref(row->reply);
@@ -412,8 +412,7 @@ static void complete_with_one(struct store_call *call, const struct err *err)
     if (call->op == OP_FIND)
         ((store_found *)call->done)(call->arg, err, call->found ? &call->record : NULL);
     else
-        ((store_body_done *)call->done)(call->arg, err,
-                                        content ? content->body : body_of(NULL, 0),
+        ((store_body_done *)call->done)(call->arg, err, content ? content->body : body_of(NULL, 0),
                                         slice_of(NULL, 0), call->found);
 }
 
@@ -541,9 +540,8 @@ static void *copy(const void *from, size_t count, size_t size)
     return to;
 }
 
-static void write_messages(struct store *store, enum store_op op,
-                           struct store_message *const *rows, size_t count, store_done *done,
-                           void *arg)
+static void write_messages(struct store *store, enum store_op op, struct store_message *const *rows,
+                           size_t count, store_done *done, void *arg)
 {
     struct store_call *call = new_call(store, op, count, DONE(done), arg);
     BUG_ON(count > STORE_BATCH_MAX);
