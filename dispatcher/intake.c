@@ -42,13 +42,27 @@ const struct err intake_unknown_error = {
 
 /* ---- the end of a message's intake ---- */
 
+/* By the time they came in: one that waited for a slot may be older than those that others did not let wait. */
+static bool is_by_age(enum intake_state state)
+{
+    return state == INTAKE_FOLLOWING || state == INTAKE_RESERVING || state == INTAKE_WRITING ||
+           state == INTAKE_SENDING;
+}
+
 void intake_move(struct message_intake *message, unsigned state)
 {
-    struct intake_list *lists = message->intake->lists;
-    TAILQ_REMOVE(&lists[message->state], message, link);
+    struct intake_list *list = &message->intake->lists[state];
+    TAILQ_REMOVE(&message->intake->lists[message->state], message, link);
     state_move(&states, &message->state, state);
-    if (state != INTAKE_ANSWERED)
-        TAILQ_INSERT_TAIL(&lists[state], message, link);
+    if (state == INTAKE_ANSWERED)
+        return;
+    struct message_intake *before = TAILQ_LAST(list, intake_list);
+    while (before && is_by_age(state) && before->accepted_us > message->accepted_us)
+        before = TAILQ_PREV(before, intake_list, link);
+    if (before)
+        TAILQ_INSERT_AFTER(list, before, message, link);
+    else
+        TAILQ_INSERT_HEAD(list, message, link);
 }
 
 void intake_release(struct message_intake *message)
@@ -146,12 +160,6 @@ static void time_out(struct message_intake *message)
 }
 
 /* Whether those behind a message of the list came in later than it. */
-static bool is_by_age(enum intake_state state)
-{
-    return state == INTAKE_FOLLOWING || state == INTAKE_RESERVING || state == INTAKE_WRITING ||
-           state == INTAKE_SENDING;
-}
-
 static void check_ack_timeouts(struct intake *intake, enum intake_state state, int64_t now)
 {
     struct message_intake *message, *next;

@@ -366,11 +366,9 @@ void lane_links_changed(struct lane *lane)
     lane_batches_hold(lane, !lane->worker->queue_up);
     if (lane->worker->queue_up && !lane->fifo)
         renew(lane, clock_mono_us(), true);
-    if (!lane_may_claim(lane))
-        return;
-    if (lane->fifo)
-        lane_fifo_link_up(lane);
-    else
+    if (lane->worker->queue_up && lane->fifo)
+        lane_fifo_link_up(lane); /* also where claiming has to wait */
+    else if (lane_may_claim(lane))
         lane_wake(lane, 0);
 }
 

@@ -6,7 +6,6 @@
 #include "model/item_class.h"
 #include "worker.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* The header of the same bytes is read once. */
@@ -41,22 +40,6 @@ static void fill_from_header(struct claim *claim, struct store_message *child,
     if (prioritised)
         child->priority = item_priority(target, &message);
     hl7_done(&message);
-}
-
-/* The chain grows by the item that sends. Too long a one is cut from its old end: what is near counts. */
-static struct slice longer_chain(struct claim *claim)
-{
-    char text[META_CHAIN_MAX + 1];
-    struct slice chain = claim->meta.chain;
-    size_t own = strlen(claim->lane->item->id);
-    while (chain.len && chain.len + 1 + own > META_CHAIN_MAX) {
-        const char *comma = memchr(chain.ptr, ',', chain.len);
-        size_t cut = comma ? (size_t)(comma - chain.ptr) + 1 : chain.len;
-        chain = slice_of(chain.ptr + cut, chain.len - cut);
-    }
-    int len = snprintf(text, sizeof(text), "%.*s%s%s", (int)chain.len, chain.len ? chain.ptr : "",
-                       chain.len ? "," : "", claim->lane->item->id);
-    return arena_copy(&claim->job.arena, slice_of(text, (size_t)len));
 }
 
 /* The store gets it with its parent's end; others only enter their queue. A large body needs the store. */
@@ -101,7 +84,7 @@ static void fill_child(struct claim *claim, struct store_message *child, size_t 
     meta_pack(&(struct meta){.content_type = sent->content_type,
                              .traceparent = claim->meta.traceparent,
                              .parent = outcome->id,
-                             .deadline_ms = claim->meta.deadline_ms,
+                             .deadline_ms = outcome->run > 1 ? 0 : claim->meta.deadline_ms,
                              .chain = chain,
                              .in_wal = is_logged(claim, sent),
                              .stored = sent->body.len > MESSAGE_INLINE_MAX},
@@ -118,7 +101,8 @@ bool lane_make_children(struct claim *claim)
         if (claim->unrecorded && claim->job.sent[i].body.len > MESSAGE_INLINE_MAX)
             return false;
     }
-    struct slice chain = longer_chain(claim);
+    char longer[META_CHAIN_MAX];
+    struct slice chain = slice_of(longer, job_longer_chain(&claim->job, longer));
     free(claim->children);
     claim->children = mem_array(count, sizeof(*claim->children));
     for (size_t i = 0; i < count; i++) {

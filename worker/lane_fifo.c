@@ -219,15 +219,32 @@ void lane_part_gate(struct lane_part *part, int64_t seq)
     }
 }
 
-static void on_backoff_over(void *arg)
+/* To the head of its line, which it is. */
+static void stand_again(struct claim *claim)
 {
-    struct claim *claim = arg;
     struct lane_key *key = claim->key;
-    BUG_ON(claim->state != CLAIM_WAITING || key->busy != claim);
+    BUG_ON(key->busy != claim);
     claim_move(claim, CLAIM_READY);
     key->busy = NULL;
     TAILQ_INSERT_HEAD(&key->line, claim, in_line);
     settle_key(key);
+}
+
+static void on_backoff_over(void *arg)
+{
+    stand_again(arg);
+}
+
+bool lane_stands_back(struct claim *claim)
+{
+    struct lane_part *part = claim->part;
+    if (!part || (lane_part_is_sure(part) && !part->lost))
+        return false;
+    if (part->lost)
+        drop(claim);
+    else
+        stand_again(claim);
+    return true;
 }
 
 void lane_wait(struct claim *claim)

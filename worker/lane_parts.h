@@ -66,6 +66,8 @@ void lane_published(struct claim *claim);
 void lane_line_up(struct claim *claim);
 /* The next one of its key may run. Harmless for other claims and when said twice. */
 void lane_turn_over(struct claim *claim);
+/* Its large body came so late that the lease may be another's: it waits in its line, or is dropped. False: it may run. */
+bool lane_stands_back(struct claim *claim);
 /* Its attempt failed and is recorded: it keeps its key and runs again when its backoff is over. */
 void lane_wait(struct claim *claim);
 /* Its settle was refused though it has no end: it was the repeat of a retry that is recorded, or the lease is lost. `attempt`: the one

@@ -149,10 +149,16 @@ static int64_t backoff_ms(const struct item *item, int attempt)
     return delay / 2 + (int64_t)random_below((uint64_t)(delay - delay / 2) + 1);
 }
 
+/* Who redrives a message wants it to run, whenever it was due. */
+static int64_t deadline_of(const struct claim *claim)
+{
+    return claim->outcome.run > 1 ? 0 : claim->meta.deadline_ms;
+}
+
 static void retry_or_bury(struct claim *claim, bool may_retry, int attempts_max)
 {
     const struct item *item = claim->lane->item;
-    int64_t deadline_ms = claim->meta.deadline_ms;
+    int64_t deadline_ms = deadline_of(claim);
     if (!may_retry || claim->outcome.attempt >= attempts_max) {
         end_badly(claim, STORE_DEAD_LETTERED);
     } else {
@@ -172,11 +178,11 @@ static void failed(struct claim *claim, const struct err *error)
         lane_return(claim);
         return;
     }
-    if (claim->out_of_time) {
+    if (claim->out_of_time && code == ERR_CANCELLED) {
         expire(claim, "its time was over while it ran");
         return;
     }
-    if (claim->timed_out) {
+    if (claim->timed_out && code == ERR_CANCELLED) { /* else it had its own end meanwhile */
         code = ERR_TIMEOUT;
         snprintf(claim->error, sizeof(claim->error), "no end within %lld ms",
                  (long long)item->timeout_ms);
@@ -225,8 +231,9 @@ static void run(struct claim *claim)
     metric_set(lane->metrics.in_flight, (double)lane->running_count);
     if (!lane->immediate && !loop_timer_pending(&lane->timeouts))
         loop_timer_set(&lane->timeouts, lane->item->timeout_ms);
-    int64_t left_ms = claim->meta.deadline_ms - claim->outcome.started_us / 1000;
-    if (claim->meta.deadline_ms && !lane->immediate && left_ms < lane->item->timeout_ms)
+    int64_t deadline_ms = deadline_of(claim);
+    int64_t left_ms = deadline_ms - claim->outcome.started_us / 1000;
+    if (deadline_ms && !lane->immediate && left_ms < lane->item->timeout_ms)
         claim_set_timer(claim, left_ms, on_out_of_time);
     claim->job.attempt = claim->outcome.attempt;
     claim->job.content_type = claim->meta.content_type;
@@ -253,6 +260,8 @@ void lane_check_timeouts(void *arg)
 
 void lane_fetched(struct claim *claim, bool found)
 {
+    if (lane_stands_back(claim))
+        return;
     if (found)
         run(claim);
     else
@@ -261,7 +270,8 @@ void lane_fetched(struct claim *claim, bool found)
 
 static bool is_too_late(const struct claim *claim)
 {
-    return claim->meta.deadline_ms && clock_wall_ms() >= claim->meta.deadline_ms;
+    int64_t deadline_ms = deadline_of(claim);
+    return deadline_ms && clock_wall_ms() >= deadline_ms;
 }
 
 /* Nobody but the entry itself counts its deaths: they are written into it before it runs again. */

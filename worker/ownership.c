@@ -8,7 +8,8 @@
 #include <stdlib.h>
 
 #define LEASE_MS 6000
-#define MARGIN_MS 500 /* for clocks that do not run alike, and for what lies between a look at one and a handler's start */
+#define MARGIN_MS                                                                                  \
+    500 /* for clocks that do not run alike, and for what lies between a look at one and a handler's start */
 #define RENEW_MS 1000
 
 /* Of an item and pattern one lane at most is open. */

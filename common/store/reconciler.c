@@ -56,6 +56,7 @@ struct reconciler {
     const char *holder;
     unsigned state;
     bool queue_up, store_up;
+    bool theirs;    /* the lease is, as last heard: what there is to do they do */
     bool compare;   /* everything, the youngest rows too, without pauses */
     bool comparing; /* this round does */
     bool nudged;
@@ -88,7 +89,10 @@ static void rest(struct reconciler *reconciler)
     state_move(&states, &reconciler->state, RESTING);
     if (reconciler->stopped)
         return;
-    int64_t pause = reconciler->compare ? 0 : reconciler->nudged ? NUDGED_MS : REST_MS;
+    int64_t pause = reconciler->theirs    ? REST_MS
+                    : reconciler->compare ? 0
+                    : reconciler->nudged  ? NUDGED_MS
+                                          : REST_MS;
     loop_timer_set(&reconciler->timer, pause + (int64_t)random_below(REST_MS / 10));
 }
 
@@ -421,6 +425,7 @@ static void on_mark_read(void *arg, const struct err *err, int64_t low_seq)
 static void on_leased(void *arg, const struct err *err, int64_t token)
 {
     struct reconciler *reconciler = arg;
+    reconciler->theirs = err->code == ERR_NONE && token == 0;
     bool renewed = reconciler->state == READING;
     if (err->code != ERR_NONE || token == 0 || reconciler->stopped ||
         (renewed && token != reconciler->token)) {

@@ -19,7 +19,7 @@ void check_run_started(const char *worker, const struct item *item, struct uuid 
 void check_run_ended(const char *worker, struct uuid id, bool well);
 /* The database recorded the end of an attempt. */
 void check_settled(struct pg_row *row, const struct pg_outcome *outcome);
-void check_published(struct uuid id, const char *status, struct body body);
+void check_published(const char *item, struct uuid id, const char *status, struct body body);
 /* A priority or lifo queue gave an entry out; those in nobody's hand were left. */
 void check_claimed(const struct queue_name *name, const struct redis_stream *stream,
                    const struct redis_entry *entry);

@@ -25,8 +25,8 @@ struct handling {
     struct sim_executor *executor;
     struct job *job;
     void (*ended)(struct job *job, const struct err *error); /* the lane's */
-    bool inner; /* the real handler has it */
-    enum error_code code; /* how it ends when the timer fires */
+    bool inner;                                              /* the real handler has it */
+    enum error_code code;                                    /* how it ends when the timer fires */
     struct loop_timer timer;
 };
 
@@ -169,15 +169,15 @@ struct executor *executor_new(const struct executor_env *env, const struct item 
                               struct err *err)
 {
     struct sim_executor *executor = mem_alloc(sizeof(*executor));
-    const struct handler_class *class = handler_classes[item->class->id];
+    const struct handler_class *handler = handler_class_of(item);
     executor->base.ops = &ops;
     executor->item = item;
     executor->loop = env->handler.loop;
     executor->immediate =
-        item->execution_mode == MODE_ASYNC && class->immediate && class->immediate(item);
+        item->execution_mode == MODE_ASYNC && handler->immediate && handler->immediate(item);
     TAILQ_INIT(&executor->list);
     if (!item->class->outbound)
-        executor->inner = executor_loop_new(env, item, err);
+        executor->inner = executor_loop_new(env, item, handler, err);
     if (!item->class->outbound && !executor->inner) {
         free(executor);
         return NULL;

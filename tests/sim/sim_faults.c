@@ -7,7 +7,6 @@
 #define LEASE_US (6 * SIM_SECOND)
 #define CLOCK_US (30 * SIM_SECOND) /* a jump of the wall clock at most, in either direction */
 
-static const struct production *production;
 static struct sim_event *events;
 static unsigned event_count;
 static struct sim_event back, born[16], saved;
@@ -15,14 +14,15 @@ static unsigned born_count;
 
 static int64_t a_while(void)
 {
-    return sim_one_in(3) ? sim_between(LEASE_US, 3 * LEASE_US) : sim_between(SIM_MS, 2 * SIM_SECOND);
+    return sim_one_in(3) ? sim_between(LEASE_US, 3 * LEASE_US)
+                         : sim_between(SIM_MS, 2 * SIM_SECOND);
 }
 
 static void on_born(void *arg)
 {
     (void)arg;
     sim_count(SIM_WORKER_ADDED);
-    sim_start_worker(production);
+    sim_start_worker();
 }
 
 static void add_worker(int64_t after_us)
@@ -34,7 +34,7 @@ static void add_worker(int64_t after_us)
 static void on_dispatcher_back(void *arg)
 {
     (void)arg;
-    sim_start_dispatcher(production);
+    sim_start_dispatcher();
 }
 
 static void on_lost_writes(void *arg)
@@ -134,9 +134,8 @@ static void on_fault(void *arg)
         hit_process(fault, process);
 }
 
-void sim_faults_start(const struct production *of, unsigned count, int64_t until_us)
+void sim_faults_start(unsigned count, int64_t until_us)
 {
-    production = of;
     event_count = count;
     born_count = 0;
     events = mem_array(count ? count : 1, sizeof(*events));

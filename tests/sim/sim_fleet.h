@@ -5,16 +5,26 @@
 #include "dispatcher/intake.h"
 #include "sim_queue.h"
 #include "sim_store.h"
+#include "store/fleet.h"
 #include "store/reconciler.h"
 #include "worker/worker.h"
 
+/* The intake under one version of the production. */
+struct sim_generation {
+    STAILQ_ENTRY(sim_generation) link;
+    struct intake intake;
+};
+
 struct sim_dispatcher {
+    const char *name;
     struct loop *loop;
     struct metrics *metrics;
     struct queue *queue;
     struct store *store;
+    struct health *health;
+    struct fleet *fleet;
     struct reconciler *reconciler;
-    struct intake intake;
+    STAILQ_HEAD(, sim_generation) generations; /* the one in force first */
     bool queue_up, store_up;
 };
 
@@ -22,7 +32,7 @@ struct sim_process {
     TAILQ_ENTRY(sim_process) entry;
     char name[16];
     bool is_worker;
-    bool is_doomed;       /* its end is set */
+    bool is_doomed; /* its end is set */
     bool is_draining;
     struct loop *loop;
     struct worker worker; /* one of the two */
@@ -36,9 +46,10 @@ TAILQ_HEAD(sim_processes, sim_process);
 extern struct sim_processes sim_processes;
 
 /* ---- sim_process.c ---- */
-void sim_processes_init(void);
-struct sim_process *sim_start_worker(const struct production *production);
-struct sim_process *sim_start_dispatcher(const struct production *production);
+void sim_processes_init(const char *yaml);
+struct production *sim_parse(void); /* the run's production, for one who owns it */
+struct sim_process *sim_start_worker(void);
+struct sim_process *sim_start_dispatcher(void);
 /* Its links, while it starts. */
 void sim_process_links(struct sim_queue *queue, struct sim_store *store);
 struct sim_process *sim_process_of(const struct loop *loop);
@@ -90,7 +101,7 @@ bool sim_senders_idle(void);
 unsigned sim_senders_acknowledged(void);
 
 /* ---- sim_faults.c ---- */
-void sim_faults_start(const struct production *production, unsigned count, int64_t until_us);
+void sim_faults_start(unsigned count, int64_t until_us);
 void sim_faults_done(void);
 
 #endif

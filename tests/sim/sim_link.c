@@ -2,8 +2,8 @@
 
 #include "base/bug.h"
 
-#define NOTICE_US 20000       /* a break is noticed within */
-#define HALF_OPEN_US 4000000  /* … when nothing says so */
+#define NOTICE_US 20000      /* a break is noticed within */
+#define HALF_OPEN_US 4000000 /* … when nothing says so */
 #define RECONNECT_US 300000
 
 static const struct err fine = {.code = ERR_NONE};

@@ -20,13 +20,14 @@ struct sim_link;
 struct sim_call;
 
 struct sim_call_ops {
-    int64_t (*begin)(struct sim_call *); /* the server starts with it; how long it takes. NULL: no time */
-    void (*execute)(struct sim_call *);  /* the server does it, at once and as a whole */
+    int64_t (*begin)(
+        struct sim_call *); /* the server starts with it; how long it takes. NULL: no time */
+    void (*execute)(struct sim_call *); /* the server does it, at once and as a whole */
     void (*complete)(struct sim_call *, const struct err *err); /* in the client */
     void (*free)(struct sim_call *);
 };
 
-struct sim_call { /* embed it; what it needs of its client's memory was copied */
+struct sim_call {                /* embed it; what it needs of its client's memory was copied */
     TAILQ_ENTRY(sim_call) entry; /* in link->calls, while its client waits for it */
     const struct sim_call_ops *ops;
     struct sim_link *link; /* NULL: its client does not wait any more */
@@ -42,14 +43,14 @@ struct sim_server {
 struct sim_link {
     TAILQ_ENTRY(sim_link) entry; /* in server->links */
     struct sim_server *server;
-    struct loop *loop;       /* the client's */
-    bool open;               /* bytes get through */
-    bool up;                 /* … as far as the client knows */
-    bool dead;               /* its process is gone */
-    int64_t away_until_us;   /* cannot be opened before */
-    int64_t arrive_us;       /* the last call arrives at */
-    int64_t busy_us;         /* the server is busy with a call until */
-    int64_t reply_us;        /* the last reply comes at */
+    struct loop *loop;     /* the client's */
+    bool open;             /* bytes get through */
+    bool up;               /* … as far as the client knows */
+    bool dead;             /* its process is gone */
+    int64_t away_until_us; /* cannot be opened before */
+    int64_t arrive_us;     /* the last call arrives at */
+    int64_t busy_us;       /* the server is busy with a call until */
+    int64_t reply_us;      /* the last reply comes at */
     int64_t slow_until_us, slow_us;
     TAILQ_HEAD(, sim_call) calls;
     struct sim_event change; /* the client notices a break, or tries to connect */

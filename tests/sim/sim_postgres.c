@@ -31,6 +31,7 @@ void pg_done(void)
         free(row);
     }
     pg_forget_leases();
+    pg_forget_fleet();
 }
 
 struct pg_row *pg_find(struct uuid id)

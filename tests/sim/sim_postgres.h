@@ -131,4 +131,14 @@ size_t pg_owned(const char *worker, const struct store_share *shares, size_t cou
 void pg_disown(const char *worker, const struct store_owned *owned, size_t count);
 void pg_forget_leases(void);
 
+/* ---- the fleet's production (sim_postgres_fleet.c) ---- */
+
+void pg_publish(struct redis_content *text, bool only_first); /* key: its hash */
+int64_t pg_version(void);
+struct redis_content *pg_production(int64_t version); /* NULL: there is none */
+/* The lowest number that a live process said. */
+int64_t pg_attend(const char *id, int64_t number, int64_t ttl_ms);
+bool pg_has_older(const char *item, int64_t version);
+void pg_forget_fleet(void);
+
 #endif

@@ -9,13 +9,43 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 struct sim_processes sim_processes;
 static struct sim_process *starting;
 static unsigned started[2];
 
-void sim_processes_init(void)
+static const char *yaml, *path;
+
+struct production *sim_parse(void)
 {
+    struct diagnostics diagnostics;
+    struct production *production = production_parse(slice_text(yaml), &diagnostics);
+    if (!production)
+        diagnostics_print(&diagnostics, "a simulation's production");
+    diagnostics_done(&diagnostics);
+    BUG_ON(!production);
+    return production;
+}
+
+/* The production file, in memory: processes read it when they start. */
+static const char *write_file(void)
+{
+    static char name[64];
+    static int fd = -1;
+    if (fd < 0) {
+        fd = memfd_create("production.yaml", MFD_CLOEXEC);
+        snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+    }
+    BUG_ON(ftruncate(fd, 0) || pwrite(fd, yaml, strlen(yaml), 0) != (ssize_t)strlen(yaml));
+    return name;
+}
+
+void sim_processes_init(const char *production_yaml)
+{
+    yaml = production_yaml;
+    path = write_file();
     TAILQ_INIT(&sim_processes);
     started[0] = started[1] = 0;
 }
@@ -60,12 +90,14 @@ static struct sim_process *is_started(struct sim_process *process, struct loop *
     return process;
 }
 
-struct sim_process *sim_start_worker(const struct production *production)
+struct sim_process *sim_start_worker(void)
 {
     struct sim_process *process = new_process(true);
     struct worker *worker = &process->worker;
     struct err err;
-    BUG_ON(worker_init(worker, production, NULL, &err));
+    struct production *own = sim_parse();
+    BUG_ON(worker_init(worker, own, path, NULL, &err));
+    production_free(own);                                          /* the worker has a reference */
     snprintf(worker->id, sizeof(worker->id), "%s", process->name); /* not by host and process id */
     return is_started(process, worker->loop);
 }
@@ -74,7 +106,12 @@ struct sim_process *sim_start_worker(const struct production *production)
 
 static void links_changed(struct sim_dispatcher *dispatcher)
 {
-    intake_link_changed(&dispatcher->intake, dispatcher->queue_up, dispatcher->store_up);
+    struct sim_generation *each;
+    STAILQ_FOREACH(each, &dispatcher->generations, link)
+    {
+        intake_link_changed(&each->intake, dispatcher->queue_up, dispatcher->store_up);
+    }
+    fleet_links_changed(dispatcher->fleet, dispatcher->queue_up, dispatcher->store_up);
     reconciler_links_changed(dispatcher->reconciler, dispatcher->queue_up, dispatcher->store_up);
 }
 
@@ -116,35 +153,101 @@ static void on_unqueued(void *arg)
     reconciler_nudge(dispatcher->reconciler);
 }
 
-struct sim_process *sim_start_dispatcher(const struct production *production)
+/* The intake of the production in force. */
+static void start_intake(struct sim_dispatcher *dispatcher)
+{
+    struct sim_generation *generation = mem_alloc(sizeof(*generation));
+    struct intake *intake = &generation->intake;
+    intake_init(intake, dispatcher->loop, fleet_production(dispatcher->fleet), dispatcher->queue,
+                dispatcher->store, dispatcher->metrics);
+    intake->fleet = dispatcher->fleet;
+    intake->listener = dispatcher->name;
+    intake->on_unqueued = on_unqueued;
+    intake->on_unqueued_arg = dispatcher;
+    STAILQ_INSERT_HEAD(&dispatcher->generations, generation, link);
+}
+
+static void on_production(void *arg)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    start_intake(dispatcher);
+    links_changed(dispatcher);
+}
+
+/* What came in under a version before is in the WAL, or refused. */
+static bool is_settled(void *arg)
+{
+    const struct sim_dispatcher *dispatcher = arg;
+    const struct sim_generation *each;
+    STAILQ_FOREACH(each, &dispatcher->generations, link)
+    {
+        if (each != STAILQ_FIRST(&dispatcher->generations) && !intake_idle(&each->intake))
+            return false;
+    }
+    return true;
+}
+
+static void on_shape(void *arg, const char *item_id)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    if (fleet_shape(dispatcher->fleet, item_id).stage == FLEET_OPEN)
+        reconciler_compare(dispatcher->reconciler);
+}
+
+static void start_fleet(struct sim_dispatcher *dispatcher, const char *name)
+{
+    struct production *own = sim_parse();
+    dispatcher->fleet = fleet_new(&(const struct fleet_options){.loop = dispatcher->loop,
+                                                                .queue = dispatcher->queue,
+                                                                .store = dispatcher->store,
+                                                                .id = name,
+                                                                .kind = "dispatcher",
+                                                                .path = path,
+                                                                .own = own,
+                                                                .health = dispatcher->health,
+                                                                .metrics = dispatcher->metrics,
+                                                                .on_production = on_production,
+                                                                .is_settled = is_settled,
+                                                                .on_shape = on_shape,
+                                                                .arg = dispatcher});
+    production_free(own); /* the fleet has a reference */
+    struct reconciler_route route = fleet_reconciler_route(dispatcher->fleet);
+    dispatcher->reconciler = reconciler_new(dispatcher->loop, &route, dispatcher->queue,
+                                            dispatcher->store, name, dispatcher->metrics);
+}
+
+struct sim_process *sim_start_dispatcher(void)
 {
     struct sim_process *process = new_process(false);
     struct sim_dispatcher *dispatcher = &process->dispatcher;
+    dispatcher->name = process->name;
     dispatcher->loop = loop_new();
     sim_loop_name(dispatcher->loop, process->name);
     dispatcher->metrics = metrics_new();
+    dispatcher->health = health_new(dispatcher->metrics);
     dispatcher->queue = queue_redis_new(
-        dispatcher->loop,
-        &(const struct queue_redis_options){
-            .on_up = on_queue_up, .on_down = on_queue_down, .arg = dispatcher});
+        dispatcher->loop, &(const struct queue_redis_options){
+                              .on_up = on_queue_up, .on_down = on_queue_down, .arg = dispatcher});
     dispatcher->store = store_pg_new(
-        dispatcher->loop,
-        &(const struct store_pg_options){
-            .on_up = on_store_up, .on_down = on_store_down, .arg = dispatcher});
-    dispatcher->reconciler =
-        reconciler_new(dispatcher->loop, production, dispatcher->queue, dispatcher->store,
-                       process->name, dispatcher->metrics);
-    intake_init(&dispatcher->intake, dispatcher->loop, production, dispatcher->queue,
-                dispatcher->store, dispatcher->metrics);
-    dispatcher->intake.on_unqueued = on_unqueued;
-    dispatcher->intake.on_unqueued_arg = dispatcher;
+        dispatcher->loop, &(const struct store_pg_options){
+                              .on_up = on_store_up, .on_down = on_store_down, .arg = dispatcher});
+    start_fleet(dispatcher, process->name);
+    STAILQ_INIT(&dispatcher->generations);
+    start_intake(dispatcher);
     return is_started(process, dispatcher->loop);
 }
 
 static void end_dispatcher(struct sim_dispatcher *dispatcher)
 {
     reconciler_free(dispatcher->reconciler);
-    intake_done(&dispatcher->intake);
+    struct sim_generation *generation;
+    while ((generation = STAILQ_FIRST(&dispatcher->generations))) {
+        STAILQ_REMOVE_HEAD(&dispatcher->generations, link);
+        intake_done(&generation->intake);
+        free(generation);
+    }
+    fleet_free(dispatcher->fleet);
+    health_free(dispatcher->health);
     metrics_free(dispatcher->metrics);
     loop_free(dispatcher->loop);
 }
@@ -187,6 +290,8 @@ void sim_kill(struct sim_process *process)
 
 void sim_pause(struct sim_process *process, int64_t for_us)
 {
+    if (sim_loop_paused(process->loop))
+        return;
     sim_say("%s is paused for %.3f s", process->name, (double)for_us / SIM_SECOND);
     process->paused_us += for_us;
     sim_loop_pause(process->loop, sim.now_us + for_us);
@@ -287,8 +392,13 @@ void sim_workers_say(void)
     TAILQ_FOREACH(process, &sim_processes, entry)
     {
         sim.running = process->loop;
-        for (size_t i = 0; process->is_worker && i < process->worker.production->item_count; i++)
-            say_lane(&process->worker.lanes[i]);
+        const struct lane *lane;
+        if (process->is_worker) {
+            TAILQ_FOREACH(lane, &process->worker.all_lanes, in_worker)
+            {
+                say_lane(lane);
+            }
+        }
         sim.running = NULL;
     }
 }
@@ -298,9 +408,12 @@ bool sim_workers_idle(void)
     const struct sim_process *process;
     TAILQ_FOREACH(process, &sim_processes, entry)
     {
-        const struct worker *worker = &process->worker;
-        for (size_t i = 0; process->is_worker && i < worker->production->item_count; i++) {
-            if (worker->lanes[i].held)
+        const struct lane *lane;
+        if (!process->is_worker)
+            continue;
+        TAILQ_FOREACH(lane, &process->worker.all_lanes, in_worker)
+        {
+            if (lane->held)
                 return false;
         }
     }

@@ -10,7 +10,7 @@ static const char *const sim_productions[] = {
     "  - {id: Router, class: HL7RoutingEngine, queue_type: fifo, ordering_key: PID-3.1,\n"
     "     partitions: 4, " SIM_RETRY ", settings: {default: [Keyed, _Plain]}}\n"
     "  - {id: Keyed, class: Echo, queue_type: fifo, ordering_key: PID-3.1, partitions: 4,\n"
-    "     concurrency: 4, " SIM_RETRY ", settings: {delay: 3}}\n"
+    "     concurrency: 4, queue_size: 40, " SIM_RETRY ", settings: {delay: 3}}\n"
     "  - {id: _Plain, class: Echo, queue_type: unordered, " SIM_RETRY "}\n",
     /* the other kinds of fifo: one line, no order among those without a key, effects outside */
     "items:\n"
@@ -32,7 +32,10 @@ static const char *const sim_productions[] = {
     "  - {id: Stack, class: Echo, messaging_pattern: concurrent_async, queue_type: lifo,\n"
     "     concurrency: 2, " SIM_RETRY ", settings: {delay: 4}}\n"
     "  - {id: Logged, class: Echo, queue_type: unordered, concurrency: 8,\n"
-    "     persistence: {mode: wal_only}, " SIM_RETRY ", settings: {delay: 1}}\n",
+    "     persistence: {mode: wal_only}, " SIM_RETRY ", settings: {delay: 1}}\n"
+    "  - {id: Stored, class: Echo, queue_type: unordered, queue_size: 20,\n"
+    "     persistence: {mode: store_only}, " SIM_RETRY ", settings: {delay: 1}}\n"
+    "  - {id: Fleeting, class: Echo, queue_type: lifo, persistence: {mode: none}, " SIM_RETRY "}\n",
 };
 
 #define SIM_PRODUCTION_COUNT (sizeof(sim_productions) / sizeof(sim_productions[0]))

@@ -3,233 +3,20 @@
 #include "base/bug.h"
 #include "base/clock.h"
 #include "base/mem.h"
-#include "sim_check.h"
 #include "sim_fleet.h"
+#include "sim_queue_call.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #define EPOCH_US 2000000 /* how often a client looks at the epoch key */
 
-enum queue_op {
-    OP_ENQUEUE,
-    OP_CLAIM,
-    OP_TAKEOVER,
-    OP_INHERIT,
-    OP_PULL,
-    OP_RENEW,
-    OP_HAND_BACK,
-    OP_FINISH,
-    OP_RETRY,
-    OP_PROMOTE,
-    OP_BURY,
-    OP_UNBURY,
-    OP_REPLY,
-    OP_REPLIES,
-    OP_READ_REPLIES,
-    OP_SLOTS,
-    OP_DEPTH,
-    OP_MISSING,
-    OP_HELD,
-    OP_HEARTBEAT,
-    OP_LEAVE,
-};
-static const char *const op_words[] = {
-    "enqueue", "claim",   "takeover", "inherit", "pull",    "renew",        "hand_back",
-    "finish",  "retry",   "promote",  "bury",    "unbury",  "reply",        "replies",
-    "read_replies", "slots", "depth", "missing", "held",    "heartbeat",    "leave"};
-
-struct queue_call {
-    struct sim_call call; /* first */
-    enum queue_op op;
-    struct queue_name name; /* item: copied below */
-    char item[REDIS_NAME_MAX], consumer[48];
-    char client[16]; /* for the trace */
-    size_t max;
-    bool wait;
-    int64_t numbers[4];
-    struct redis_given *given; /* owned */
-    size_t count;
-    void (*done)(void);
-    void *arg;
-    /* what came of it */
-    struct queue_claimed *claimed; /* NULL once given away */
-    int64_t results[2];
-    bool *flags;
-    struct queue_depth depth;
-};
-
 static struct sim_queue *of(struct queue *queue)
 {
     return (struct sim_queue *)queue;
 }
 
-/* ---- a message of Redis's own: a wake signal, or a published reply ---- */
-
-struct told {
-    struct sim_call call; /* first */
-    struct sim_queue *queue;
-    struct queue_name name;
-    char item[REDIS_NAME_MAX];
-    struct queue_reply reply;
-    struct redis_content *content; /* of the reply; NULL: it is a wake signal */
-};
-
-static void told_complete(struct sim_call *call, const struct err *err)
-{
-    struct told *told = (struct told *)call;
-    const struct queue_redis_options *options = &told->queue->options;
-    if (err->code != ERR_NONE)
-        return;
-    if (told->content)
-        options->on_reply(options->arg, &told->reply);
-    else
-        options->on_wake(options->arg, told->item, told->name.pattern, told->name.partition);
-}
-
-static void told_free(struct sim_call *call)
-{
-    struct told *told = (struct told *)call;
-    redis_content_unref(told->content);
-    free(told);
-}
-
-static const struct sim_call_ops told_ops = {.complete = told_complete, .free = told_free};
-
-bool sim_queue_wake(const char *consumer, const struct redis_stream *stream)
-{
-    struct sim_queue *client;
-    TAILQ_FOREACH(client, &redis.clients, entry)
-    {
-        if (!client->link.open || !client->options.consumer ||
-            strcmp(client->options.consumer, consumer) != 0)
-            continue;
-        struct told *told = mem_alloc(sizeof(*told));
-        told->queue = client;
-        told->name = (struct queue_name){.pattern = stream->pattern, .partition = stream->partition};
-        snprintf(told->item, sizeof(told->item), "%s", stream->item);
-        sim_link_tell(&client->link, &told->call, &told_ops);
-        return true;
-    }
-    return false;
-}
-
-static void publish(const char *listener, const struct queue_reply *reply,
-                    struct redis_content *content)
-{
-    struct sim_queue *client;
-    TAILQ_FOREACH(client, &redis.clients, entry)
-    {
-        if (!client->link.open || !client->options.listener ||
-            strcmp(client->options.listener, listener) != 0)
-            continue;
-        struct told *told = mem_alloc(sizeof(*told));
-        told->queue = client;
-        told->content = redis_content_ref(content);
-        told->reply = *reply;
-        told->reply.body = content->body;
-        sim_link_tell(&client->link, &told->call, &told_ops);
-    }
-}
-
-/* ---- the server's side ---- */
-
-static const char *status_word(int64_t status)
-{
-    static const char *const words[] = {"completed", "dead_lettered", "expired", "cancelled"};
-    return words[status];
-}
-
-/* The dispatcher's id stands in the content's key, the status in due_ms, the lifetime in at_ms. */
-static void execute_replies(struct queue_call *call)
-{
-    for (size_t i = 0; i < call->count; i++) {
-        const struct redis_given *given = &call->given[i];
-        struct queue_reply reply = {.id = given->id, .status = status_word(given->due_ms)};
-        char listener[96];
-        snprintf(listener, sizeof(listener), "%.*s", (int)given->content->key.len,
-                 given->content->key.ptr);
-        if (listener[0])
-            publish(listener, &reply, given->content);
-        if (given->at_ms)
-            redis_leave_reply(given->id, given->content);
-        check_published(given->id, reply.status, given->content->body);
-    }
-}
-
-static void execute(struct sim_call *sim_call)
-{
-    struct queue_call *call = (struct queue_call *)sim_call;
-    sim_say("redis %s %s/%u by %s, %zu", op_words[call->op], call->item, call->name.partition,
-            call->client, call->count ? call->count : call->max);
-    switch (call->op) {
-    case OP_ENQUEUE:
-        call->results[0] = redis_enqueue(call->name, call->given, call->count);
-        break;
-    case OP_CLAIM:
-        call->claimed = redis_claim(call->name, call->consumer, call->max, call->wait);
-        break;
-    case OP_TAKEOVER:
-        call->claimed =
-            redis_takeover(call->name, call->consumer, call->numbers[0], call->max);
-        break;
-    case OP_INHERIT:
-        call->claimed = redis_inherit(call->name, call->consumer, call->max);
-        break;
-    case OP_PULL:
-        call->claimed = redis_pull(call->name, call->consumer, call->given, call->count);
-        break;
-    case OP_RENEW:
-        redis_renew(call->name, call->consumer, call->given, call->count);
-        break;
-    case OP_HAND_BACK:
-        redis_hand_back(call->name, call->consumer, call->given, call->count);
-        break;
-    case OP_FINISH:
-        redis_finish(call->name, call->given, call->count);
-        break;
-    case OP_RETRY:
-        redis_retry(call->name, call->given, call->count);
-        break;
-    case OP_PROMOTE:
-        call->results[0] =
-            redis_promote(call->name, call->numbers[0], call->max, &call->results[1]);
-        break;
-    case OP_REPLIES:
-        execute_replies(call);
-        break;
-    case OP_SLOTS:
-        call->results[0] =
-            redis_slots(call->name, (unsigned)call->max, call->consumer, call->numbers[0],
-                        call->numbers[1], call->numbers[2], call->numbers[3], &call->results[1]);
-        break;
-    case OP_DEPTH:
-        call->depth = redis_depth_of(call->name);
-        break;
-    case OP_MISSING:
-    case OP_HELD:
-        for (size_t i = 0; i < call->count; i++)
-            call->flags[i] = call->op == OP_MISSING
-                                 ? redis_is_missing(call->name, call->given[i].id)
-                                 : redis_is_held(call->name, call->given[i].id);
-        break;
-    case OP_LEAVE:
-        redis_leave(call->name, call->consumer);
-        break;
-    case OP_BURY:
-    case OP_UNBURY:
-    case OP_REPLY:
-    case OP_READ_REPLIES: /* looked at when the answer is there: it is the same */
-    case OP_HEARTBEAT:
-        break;
-    }
-    for (size_t i = 0; call->claimed && i < call->claimed->count; i++)
-        sim_say("  %s as %s%s", sim_name(call->claimed->entries[i].id),
-                call->claimed->entries[i].entry_id,
-                call->claimed->entries[i].taken_over ? ", taken over" : "");
-}
-
-/* ---- the client's side ---- */
+/* ---- completions ---- */
 
 static void complete_read_replies(struct queue_call *call, const struct err *err)
 {
@@ -280,7 +67,6 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_RETRY:
     case OP_BURY:
     case OP_UNBURY:
-    case OP_REPLY:
     case OP_REPLIES:
     case OP_HEARTBEAT:
     case OP_LEAVE:
@@ -302,7 +88,7 @@ static void free_call(struct sim_call *sim_call)
 }
 
 static const struct sim_call_ops call_ops = {
-    .execute = execute, .complete = complete, .free = free_call};
+    .execute = queue_call_execute, .complete = complete, .free = free_call};
 
 /* ---- making calls ---- */
 
@@ -356,8 +142,8 @@ static void give_entries(struct queue_call *call, const struct queue_entry *entr
 static void give_pointers(struct queue_call *call, const struct queue_entry *const *entries)
 {
     for (size_t i = 0; i < call->count; i++)
-        call->given[i] = (struct redis_given){
-            .id = entries[i]->id, .number = strtoll(entries[i]->entry_id, NULL, 10)};
+        call->given[i] = (struct redis_given){.id = entries[i]->id,
+                                              .number = strtoll(entries[i]->entry_id, NULL, 10)};
 }
 
 static void enqueue(struct queue *queue, struct queue_name name, const struct queue_entry *entries,
@@ -465,19 +251,10 @@ static void unbury(struct queue *queue, const char *item, const struct uuid *ids
     send(queue, new_call(queue, OP_UNBURY, item, count, DONE(done), arg));
 }
 
-static void reply(struct queue *queue, const char *item, struct uuid id, struct slice text,
-                  int64_t ttl_ms, queue_done *done, void *arg)
-{
-    (void)id;
-    (void)text;
-    (void)ttl_ms;
-    send(queue, new_call(queue, OP_REPLY, item, 1, DONE(done), arg)); /* nobody uses it any more */
-}
-
 static int64_t status_of(const char *word)
 {
     int64_t status = 0;
-    while (strcmp(status_word(status), word) != 0)
+    while (strcmp(queue_status_word(status), word) != 0)
         status++;
     return status;
 }
@@ -580,7 +357,6 @@ static const struct queue_ops queue_ops = {.enqueue = enqueue,
                                            .promote = promote,
                                            .bury = bury,
                                            .unbury = unbury,
-                                           .reply = reply,
                                            .replies = replies,
                                            .read_replies = read_replies,
                                            .slots = slots,

@@ -5,11 +5,11 @@
 #include "sim_redis.h"
 
 struct sim_queue {
-    struct queue queue; /* first */
+    struct queue queue;           /* first */
     TAILQ_ENTRY(sim_queue) entry; /* in redis.clients */
     struct sim_link link;
     struct queue_redis_options options;
-    uint64_t epoch; /* of Redis, as last seen; 0: never */
+    uint64_t epoch;        /* of Redis, as last seen; 0: never */
     struct sim_event look; /* at the epoch key */
 };
 

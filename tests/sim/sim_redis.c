@@ -222,8 +222,7 @@ static bool goes_before(const struct queue_name *name, const struct redis_entry 
     return name->type == QUEUE_LIFO || level(name, a) > level(name, b);
 }
 
-static struct redis_entry *next_in_order(const struct queue_name *name,
-                                         struct redis_stream *stream)
+static struct redis_entry *next_in_order(const struct queue_name *name, struct redis_stream *stream)
 {
     struct redis_entry *entry, *best = NULL;
     TAILQ_FOREACH(entry, &stream->entries, link)
@@ -341,8 +340,7 @@ struct queue_claimed *redis_pull(struct queue_name name, const char *consumer,
             entry = entry_from(&given[i]);
             append(stream, entry);
         }
-        bool taken_over =
-            entry->consumer[0] && !is_in_hand_of(entry, consumer) && !entry->put_down;
+        bool taken_over = entry->consumer[0] && !is_in_hand_of(entry, consumer) && !entry->put_down;
         into_hand(entry, consumer);
         add_claimed(claimed, entry, taken_over);
     }
@@ -489,8 +487,7 @@ bool redis_is_held(struct queue_name name, struct uuid id)
 {
     struct redis_stream *stream = stream_of(name);
     struct redis_index *index = find_index(stream, id);
-    struct redis_entry *entry =
-        index && index->number ? find_entry(stream, index->number) : NULL;
+    struct redis_entry *entry = index && index->number ? find_entry(stream, index->number) : NULL;
     return entry && entry->consumer[0];
 }
 

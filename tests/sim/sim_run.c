@@ -8,18 +8,6 @@
 #define SETTLE_US (180 * SIM_SECOND) /* after the last fault */
 #define DRAIN_US (60 * SIM_SECOND)
 
-static struct production *parse(void)
-{
-    struct diagnostics diagnostics;
-    const char *yaml = sim_productions[random_below(SIM_PRODUCTION_COUNT)];
-    struct production *production = production_parse(slice_text(yaml), &diagnostics);
-    if (!production)
-        diagnostics_print(&diagnostics, "a simulation's production");
-    diagnostics_done(&diagnostics);
-    BUG_ON(!production);
-    return production;
-}
-
 static void run_until(int64_t until_us)
 {
     while (!sim.failure[0] && sim_step(until_us))
@@ -32,14 +20,14 @@ static bool is_settled(void)
            sim_workers_idle();
 }
 
-static void wait_until_settled(const struct production *production)
+static void wait_until_settled(void)
 {
     int64_t until_us = sim.now_us + SETTLE_US;
     while (!sim.failure[0] && !is_settled() && sim.now_us < until_us) {
         if (sim_live(true) == 0)
-            sim_start_worker(production);
+            sim_start_worker();
         if (sim_live(false) == 0)
-            sim_start_dispatcher(production);
+            sim_start_dispatcher();
         run_until(sim.now_us + 100 * SIM_MS);
     }
     if (sim.failure[0] || is_settled())
@@ -81,25 +69,25 @@ void sim_run(uint64_t seed, bool trace, unsigned *ret_acknowledged)
     sim_begin(seed, trace);
     redis_init();
     pg_init();
-    sim_processes_init();
-    struct production *production = parse();
+    sim_processes_init(sim_productions[random_below(SIM_PRODUCTION_COUNT)]);
+    struct production *production = sim_parse(); /* of those who look on */
     check_begin(production);
     struct sim_traffic traffic = {.count = (unsigned)sim_between(20, 250),
                                   .keys = (unsigned)sim_between(1, 8),
                                   .window_us = sim_between(SIM_SECOND / 2, 8 * SIM_SECOND),
                                   .bad_one_in = (unsigned)sim_between(0, 1) * 8};
-    unsigned fault_count = (unsigned)random_below(12);
+    unsigned fault_count = (unsigned)random_below(sim_one_in(8) ? 40 : 12);
     int64_t faults_until_us = traffic.window_us + sim_between(0, 6 * SIM_SECOND);
     for (int64_t i = sim_between(1, 2); i > 0; i--)
-        sim_start_dispatcher(production);
+        sim_start_dispatcher();
     for (int64_t i = sim_between(1, 4); i > 0; i--)
-        sim_start_worker(production);
+        sim_start_worker();
     sim_say("seed %llu: %u messages, %u keys in %.3f s, %u faults", (unsigned long long)seed,
             traffic.count, traffic.keys, (double)traffic.window_us / SIM_SECOND, fault_count);
     sim_senders_start(production, &traffic);
-    sim_faults_start(production, fault_count, faults_until_us);
+    sim_faults_start(fault_count, faults_until_us);
     run_until(faults_until_us);
-    wait_until_settled(production);
+    wait_until_settled();
     if (!sim.failure[0])
         check_all();
     *ret_acknowledged = sim_senders_acknowledged();

@@ -1,5 +1,6 @@
 /* Who sends: each message goes to some dispatcher, and its sender wants an answer in time (guarantee 4). A refused or lost one is sent
- * again, as a new message; so is one whose outcome is unknown, which then may be there twice. */
+ * again; so is one whose outcome is unknown, which then may be there twice, unless it has a key of repeats. A few are put into their
+ * queue by hand, past the dispatcher. */
 #include "base/mem.h"
 #include "model/item_class.h"
 #include "sim_check.h"
@@ -15,7 +16,9 @@ struct sender {
     unsigned key, number;
     enum sim_kind kind;
     int priority;
-    bool wants_reply;
+    bool wants_reply, is_large, by_hand;
+    int64_t delay_ms, time_ms;  /* 0: at once, for ever */
+    struct uuid key_of_repeats; /* a repeat is no second message; UUID_NONE: it is */
     unsigned tries;
     enum { WAITS, IS_UNDER_WAY, WAITS_FOR_ANSWER, IS_ANSWERED } state;
     struct sim_process *to; /* while it is under way or waits for its answer */
@@ -43,19 +46,18 @@ static void again(struct sender *sender)
 static void on_answered(void *arg, struct uuid id, bool repeats, const struct err *error)
 {
     struct sender *sender = arg;
-    (void)repeats;
     if (sender->state != WAITS_FOR_ANSWER)
         return; /* its dispatcher is dying: nobody hears it */
     int64_t took_us = sim.now_us - sender->sent_us - (sender->to->paused_us - sender->paused_us);
     if (took_us > ANSWER_US)
-        sim_fail("message %u for %s had its answer after %.3f s", sender->number,
-                 sender->item->id, (double)took_us / SIM_SECOND);
-    sim_say("answers %s: %s", sim_name(id), error_word(error->code));
+        sim_fail("message %u for %s had its answer after %.3f s", sender->number, sender->item->id,
+                 (double)took_us / SIM_SECOND);
+    sim_say("answers %s: %s%s", sim_name(id), error_word(error->code), repeats ? ", a repeat" : "");
     if (error->code != ERR_NONE) {
         again(sender);
         return;
     }
-    bool good = sender->kind != KIND_FAILS && sender->kind != KIND_REFUSED;
+    bool good = sender->kind != KIND_FAILS && sender->kind != KIND_REFUSED && !sender->time_ms;
     check_acknowledged(id, sender->item, good, sender->wants_reply);
     sender->state = IS_ANSWERED;
     sender->to = NULL;
@@ -63,24 +65,57 @@ static void on_answered(void *arg, struct uuid id, bool repeats, const struct er
     acknowledged++;
 }
 
+static size_t make_body(const struct sender *sender, char *body, size_t size)
+{
+    size_t len = sim_body(body, size, sender->kind, sender->key, sender->number);
+    if (!sender->is_large)
+        return len;
+    memcpy(body + len, "NTE|", 4);
+    memset(body + len + 4, 'x', MESSAGE_INLINE_MAX - 4);
+    return len + MESSAGE_INLINE_MAX;
+}
+
+/* As a person or a program does that writes to Redis: nothing is promised before a worker has adopted it. */
+static void put_by_hand(struct sender *sender)
+{
+    char body[256];
+    size_t len = make_body(sender, body, sizeof(body));
+    struct redis_given given = {
+        .id = uuid_new(sim_wall_us() / SIM_MS),
+        .at_ms = sim_wall_us() / SIM_MS,
+        .content = redis_content_new(slice_of(NULL, 0), slice_of(NULL, 0), body_of(body, len))};
+    redis_enqueue(queue_name_of(sender->item, 0), &given, 1);
+    redis_content_unref(given.content);
+    sender->state = IS_ANSWERED;
+    unanswered--;
+}
+
 static void arrive(void *arg)
 {
     struct sender *sender = arg;
-    char body[256];
-    size_t len = sim_body(body, sizeof(body), sender->kind, sender->key, sender->number);
-    struct intake_request request = {.item = sender->item,
-                                     .body = body_of(body, len),
-                                     .content_type = SLICE_LITERAL("x-application/hl7-v2+er7"),
-                                     .priority = sender->priority,
-                                     .reply = sender->wants_reply,
-                                     .answered = on_answered,
-                                     .arg = sender};
+    static char body[MESSAGE_INLINE_MAX + 256];
+    size_t len = make_body(sender, body, sizeof(body));
+    struct sim_dispatcher *dispatcher = &sender->to->dispatcher;
+    const struct production *production = fleet_production(dispatcher->fleet);
+    struct intake_request request = {
+        .item = production_find(production, slice_text(sender->item->id)),
+        .body = body_of(body, len),
+        .content_type = SLICE_LITERAL("x-application/hl7-v2+er7"),
+        .priority = sender->priority,
+        .delay_ms = sender->delay_ms,
+        .deadline_ms = sender->time_ms ? sim_wall_us() / SIM_MS + sender->time_ms : 0,
+        .reply = sender->wants_reply,
+        .dedup_key = sender->key_of_repeats,
+        .dedup_fingerprint = sender->key_of_repeats,
+        .dedup_window_ms = STORE_DEDUP_MAX_MS,
+        .answered = on_answered,
+        .arg = sender};
     struct uuid id;
     struct err err;
     sender->sent_us = sim.now_us;
     sender->paused_us = sender->to->paused_us;
     sender->state = WAITS_FOR_ANSWER;
-    if (intake_accept(&sender->to->dispatcher.intake, &request, &id, &err))
+    if (intake_accept(&STAILQ_FIRST(&dispatcher->generations)->intake, &request, &id, &err))
         again(sender);
     else
         sim_say("takes %s for %s, key P%u, kind %u", sim_name(id), sender->item->id, sender->key,
@@ -90,6 +125,10 @@ static void arrive(void *arg)
 static void send(void *arg)
 {
     struct sender *sender = arg;
+    if (sender->by_hand) {
+        put_by_hand(sender);
+        return;
+    }
     sender->to = sim_pick(false);
     if (!sender->to) {
         again(sender);
@@ -121,6 +160,22 @@ static enum sim_kind pick_kind(unsigned bad_one_in)
     return (enum sim_kind)sim_between(KIND_GOOD + 1, KIND_COUNT - 1);
 }
 
+/* Most are plain. */
+static void vary(struct sender *sender)
+{
+    bool fifo = sender->item->queue_type == QUEUE_FIFO;
+    if (sim_one_in(2))
+        sender->key_of_repeats = uuid_new(1);
+    if (sim_one_in(80))
+        sender->is_large = true;
+    else if (!fifo && sim_one_in(30) && sender->item->persistence.wal_enabled)
+        sender->by_hand = true;
+    if (!fifo && sim_one_in(20))
+        sender->delay_ms = sim_between(1, 3000);
+    if (sim_one_in(20))
+        sender->time_ms = sim_between(1, 10000);
+}
+
 void sim_senders_start(const struct production *production, const struct sim_traffic *traffic)
 {
     sender_count = unanswered = traffic->count;
@@ -134,6 +189,7 @@ void sim_senders_start(const struct production *production, const struct sim_tra
                                   .kind = pick_kind(traffic->bad_one_in),
                                   .priority = (int)random_below(10),
                                   .wants_reply = sim_one_in(4)};
+        vary(sender);
         sim_set(&sender->event, NULL, sim_between(0, traffic->window_us), send, sender);
     }
 }

@@ -3,391 +3,17 @@
 #include "base/bug.h"
 #include "base/mem.h"
 #include "sim_fleet.h"
+#include "sim_store_call.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-enum store_op {
-    OP_ACCEPT,
-    OP_ADOPT,
-    OP_KNOWN,
-    OP_CLAIM,
-    OP_EARLIER,
-    OP_OWN,
-    OP_DISOWN,
-    OP_SETTLE,
-    OP_FIND,
-    OP_BODY,
-    OP_REPLY,
-    OP_ENDED,
-    OP_CHILDREN,
-    OP_UNFINISHED,
-    OP_FETCH,
-    OP_LEASE,
-    OP_RELEASE,
-    OP_LOW_MARK,
-    OP_MAINTAIN,
-    OP_COUNTS,
-    OP_PRODUCTION,
-};
-static const struct {
-    const char *word;
-    unsigned link;
-    bool writes;
-} ops_table[] = {
-    [OP_ACCEPT] = {"accept", SIM_COMMITS, true},
-    [OP_ADOPT] = {"adopt", SIM_COMMITS, true},
-    [OP_KNOWN] = {"known", SIM_LOOKUPS, false},
-    [OP_CLAIM] = {"claim", SIM_LOOKUPS, true},
-    [OP_EARLIER] = {"earlier", SIM_LOOKUPS, false},
-    [OP_OWN] = {"own", SIM_SCANS, true},
-    [OP_DISOWN] = {"disown", SIM_SCANS, true},
-    [OP_SETTLE] = {"settle", SIM_COMMITS, true},
-    [OP_FIND] = {"find", SIM_LOOKUPS, false},
-    [OP_BODY] = {"body", SIM_LOOKUPS, false},
-    [OP_REPLY] = {"reply", SIM_LOOKUPS, false},
-    [OP_ENDED] = {"ended", SIM_LOOKUPS, false},
-    [OP_CHILDREN] = {"children", SIM_LOOKUPS, false},
-    [OP_UNFINISHED] = {"unfinished", SIM_SCANS, false},
-    [OP_FETCH] = {"fetch", SIM_SCANS, false},
-    [OP_LEASE] = {"lease", SIM_SCANS, true},
-    [OP_RELEASE] = {"release", SIM_SCANS, true},
-    [OP_LOW_MARK] = {"low_mark", SIM_SCANS, true},
-    [OP_MAINTAIN] = {"maintain", SIM_SCANS, true},
-    [OP_COUNTS] = {"counts", SIM_SCANS, false},
-    [OP_PRODUCTION] = {"production", SIM_SCANS, false},
-};
-
-#define OWNED_MAX 64
-
-struct store_call {
-    struct sim_call call; /* first */
-    enum store_op op;
-    char client[16]; /* for the trace */
-    char name[64], holder[96];
-    size_t count;
-    int64_t number;
-    size_t limit;
-    /* copies of what was given; owned */
-    struct pg_given *given;
-    struct pg_outcome *outcomes;
-    struct store_claim *claims;
-    struct store_before *before;
-    struct store_share *shares;
-    struct store_owned *owned;
-    struct uuid *ids;
-    struct pg_write write;
-    /* the client's, for what the completion sets */
-    struct store_message *const *client_messages;
-    struct store_outcome *const *client_outcomes;
-    struct store_claim *client_claims;
-    /* what came of it; owned */
-    bool *flags;
-    struct store_unfinished *rows;
-    struct redis_content **contents; /* that the rows or the record borrow */
-    struct store_earlier *earlier;
-    struct store_record record;
-    char record_error[240];
-    struct store_count *counts;
-    size_t result_count;
-    bool full, found;
-    int64_t result;
-    void (*done)(void);
-    void *arg;
-};
 
 static struct sim_store *of(struct store *store)
 {
     return (struct sim_store *)store;
 }
 
-/* ---- the server's side ---- */
-
-static int64_t commit_most_us = 3000;
-
-void sim_store_commit_time(int64_t most_us)
-{
-    commit_most_us = most_us;
-}
-
-static void draw(struct pg_given *given, int64_t *seq)
-{
-    given->seq = (*seq)++;
-    given->drawn_us = sim.now_us;
-}
-
-static size_t messages_in(const struct store_call *call)
-{
-    size_t count = call->given ? call->count : 0;
-    for (size_t i = 0; call->outcomes && i < call->count; i++)
-        count += call->outcomes[i].child_count + (call->outcomes[i].message != NULL);
-    return count;
-}
-
-/* No transaction is open that drew a seq up to here. */
-static int64_t whole_seq(void)
-{
-    const struct pg_write *write;
-    int64_t seq = postgres.last_seq;
-    TAILQ_FOREACH(write, &postgres.writes, link)
-    {
-        seq = write->least_seq - 1 < seq ? write->least_seq - 1 : seq;
-    }
-    return seq;
-}
-
-static int64_t begin(struct sim_call *sim_call)
-{
-    struct store_call *call = (struct store_call *)sim_call;
-    call->result = whole_seq(); /* of earlier */
-    if (!ops_table[call->op].writes)
-        return sim_between(50, 1000);
-    int64_t seq = pg_draw(&call->write, messages_in(call));
-    for (size_t i = 0; call->given && i < call->count; i++)
-        draw(&call->given[i], &seq);
-    for (size_t i = 0; call->outcomes && i < call->count; i++) {
-        struct pg_outcome *outcome = &call->outcomes[i];
-        if (outcome->message)
-            draw(outcome->message, &seq);
-        for (size_t j = 0; j < outcome->child_count; j++)
-            draw(&outcome->children[j], &seq);
-    }
-    return sim_between(300, sim_one_in(20) ? commit_most_us * 10 : commit_most_us);
-}
-
-static void execute_earlier(struct store_call *call)
-{
-    struct pg_row *row;
-    call->earlier = mem_array(call->limit + 1, sizeof(*call->earlier));
-    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
-    {
-        struct store_before *of = NULL;
-        if (!pg_is_unfinished(row) || strcmp(row->item, call->name) != 0)
-            continue;
-        for (size_t i = 0; !of && i < call->count; i++)
-            of = (int)call->before[i].partition == row->partition ? &call->before[i] : NULL;
-        if (!of || row->seq <= of->after_seq || row->seq >= of->upto_seq || of->most == 0)
-            continue;
-        of->most--;
-        if (call->result_count == call->limit) {
-            call->full = true;
-            return;
-        }
-        call->earlier[call->result_count++] = (struct store_earlier){
-            .id = row->id, .partition = (unsigned)row->partition, .seq = row->seq};
-    }
-}
-
-static void add_row(struct store_call *call, const struct pg_row *row, bool light)
-{
-    struct store_unfinished *to = &call->rows[call->result_count];
-    to->message = (struct store_message){.id = row->id,
-                                         .parent = row->parent,
-                                         .item = row->item,
-                                         .pattern = row->pattern,
-                                         .received_us = row->received_us,
-                                         .due_ms = row->due_ms,
-                                         .priority = row->priority,
-                                         .partition = row->partition,
-                                         .version = row->version,
-                                         .seq = row->seq};
-    to->body_len = row->content->body.len;
-    call->contents[call->result_count++] = redis_content_ref(row->content);
-    if (light)
-        return;
-    to->message.ordering_key = row->content->key;
-    to->message.meta = row->content->meta;
-    if (row->content->body.len <= MESSAGE_INLINE_MAX)
-        to->message.body = row->content->body;
-}
-
-static void make_rows(struct store_call *call, size_t most)
-{
-    call->rows = mem_array(most + 1, sizeof(*call->rows));
-    call->contents = mem_array(most + 1, sizeof(struct redis_content *));
-}
-
-static void execute_unfinished(struct store_call *call)
-{
-    struct pg_row *row;
-    size_t looked = 0;
-    make_rows(call, call->limit);
-    call->full = true; /* the end */
-    call->result = call->number;
-    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
-    {
-        if (row->seq <= call->number)
-            continue;
-        if (call->result_count == call->limit || looked++ == STORE_LOOK_MAX) {
-            call->full = false;
-            return;
-        }
-        call->result = row->seq;
-        if (pg_is_unfinished(row))
-            add_row(call, row, true);
-    }
-}
-
-static bool is_asked(const struct store_call *call, struct uuid id)
-{
-    for (size_t i = 0; i < call->count; i++) {
-        if (uuid_equal(call->ids[i], id))
-            return true;
-    }
-    return false;
-}
-
-static void execute_rows(struct store_call *call)
-{
-    struct pg_row *row;
-    make_rows(call, HASH_COUNT(postgres.rows));
-    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
-    {
-        if (pg_is_unfinished(row) && is_asked(call, call->op == OP_FETCH ? row->id : row->parent))
-            add_row(call, row, false);
-    }
-}
-
-static int64_t low_mark(void)
-{
-    const struct pg_row *row;
-    int64_t low = whole_seq();
-    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
-    {
-        if (pg_is_unfinished(row))
-            return row->seq - 1 < low ? row->seq - 1 : low;
-    }
-    return low;
-}
-
-static void execute_find(struct store_call *call)
-{
-    static const char *const states[] = {"completed", "dead_lettered", "expired", "cancelled"};
-    const struct pg_row *row = pg_find(call->ids[0]);
-    call->found = row && (row->is_accepted || row->ended);
-    if (!call->found)
-        return;
-    snprintf(call->record_error, sizeof(call->record_error), "%s", row->error);
-    call->record = (struct store_record){.id = row->id,
-                                         .state = row->ended     ? states[row->end]
-                                                  : row->attempt ? "retrying"
-                                                                 : "accepted",
-                                         .attempts = row->attempt,
-                                         .error = row->error[0] ? call->record_error : NULL};
-    call->contents = mem_array(2, sizeof(struct redis_content *));
-    if (row->reply)
-        call->contents[0] = redis_content_ref(row->reply);
-}
-
-static void execute_body(struct store_call *call)
-{
-    const struct pg_row *row = pg_find(call->ids[0]);
-    struct redis_content *content = !row ? NULL : call->op == OP_BODY ? row->content : row->reply;
-    call->found = content != NULL;
-    call->contents = mem_array(2, sizeof(struct redis_content *));
-    if (content)
-        call->contents[0] = redis_content_ref(content);
-}
-
-static void execute_counts(struct store_call *call)
-{
-    const struct pg_row *row;
-    call->counts = mem_array(call->count + 32, sizeof(*call->counts));
-    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
-    {
-        size_t i = 0;
-        if (!pg_is_unfinished(row))
-            continue;
-        while (i < call->result_count && strcmp(call->counts[i].item, row->item) != 0)
-            i++;
-        if (i == call->result_count)
-            call->counts[call->result_count++].item = row->item;
-        call->counts[i].unfinished++;
-    }
-}
-
-static void execute_flags(struct store_call *call)
-{
-    for (size_t i = 0; i < call->count; i++) {
-        const struct pg_row *row = pg_find(call->ids[i]);
-        call->flags[i] = row && (call->op == OP_KNOWN ? row->is_accepted : row->ended);
-    }
-}
-
-static void execute_write(struct store_call *call)
-{
-    for (size_t i = 0; call->given && i < call->count; i++) {
-        if (!pg_insert(&call->given[i]))
-            call->given[i].seq = 0;
-    }
-    for (size_t i = 0; call->outcomes && i < call->count; i++)
-        pg_settle(&call->outcomes[i]);
-    for (size_t i = 0; call->claims && i < call->count; i++)
-        pg_claim(&call->claims[i]);
-}
-
-static void execute(struct sim_call *sim_call)
-{
-    struct store_call *call = (struct store_call *)sim_call;
-    sim_say("postgres %s by %s, %zu", ops_table[call->op].word, call->client, call->count);
-    switch (call->op) {
-    case OP_ACCEPT:
-    case OP_ADOPT:
-    case OP_SETTLE:
-    case OP_CLAIM:
-        execute_write(call);
-        break;
-    case OP_KNOWN:
-    case OP_ENDED:
-        execute_flags(call);
-        break;
-    case OP_EARLIER:
-        execute_earlier(call);
-        break;
-    case OP_OWN:
-        pg_own(call->holder, call->shares, call->count, call->number);
-        call->owned = mem_array(OWNED_MAX, sizeof(*call->owned));
-        call->result_count =
-            pg_owned(call->holder, call->shares, call->count, call->owned, OWNED_MAX);
-        break;
-    case OP_DISOWN:
-        pg_disown(call->holder, call->owned, call->count);
-        break;
-    case OP_FIND:
-        execute_find(call);
-        break;
-    case OP_BODY:
-    case OP_REPLY:
-        execute_body(call);
-        break;
-    case OP_CHILDREN:
-    case OP_FETCH:
-        execute_rows(call);
-        break;
-    case OP_UNFINISHED:
-        execute_unfinished(call);
-        break;
-    case OP_LEASE:
-        call->result = pg_lease(call->name, call->holder, call->number);
-        break;
-    case OP_RELEASE:
-        pg_release(call->name, call->holder);
-        break;
-    case OP_COUNTS:
-        execute_counts(call);
-        break;
-    case OP_LOW_MARK:
-    case OP_MAINTAIN:
-    case OP_PRODUCTION:
-        break;
-    }
-    if (ops_table[call->op].writes)
-        pg_committed(&call->write);
-    if (call->op == OP_LOW_MARK)
-        call->result = low_mark();
-}
-
-/* ---- the client's side ---- */
+/* ---- completions ---- */
 
 static void set_results(struct store_call *call)
 {
@@ -414,6 +40,19 @@ static void complete_with_one(struct store_call *call, const struct err *err)
     else
         ((store_body_done *)call->done)(call->arg, err, content ? content->body : body_of(NULL, 0),
                                         slice_of(NULL, 0), call->found);
+}
+
+static void complete_production(struct store_call *call, const struct err *err)
+{
+    int64_t version = err->code == ERR_NONE ? call->result : 0;
+    const struct redis_content *content = pg_production(version);
+    bool is_known = call->op == OP_PRODUCTION && version == call->number;
+    struct store_production published = {.version = version};
+    if (content) {
+        published.hash = content->key;
+        published.text = is_known ? slice_of(NULL, 0) : body_slice(content->body);
+    }
+    ((store_production_done *)call->done)(call->arg, err, &published);
 }
 
 static void complete(struct sim_call *sim_call, const struct err *err)
@@ -462,8 +101,16 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_COUNTS:
         ((store_counts_done *)call->done)(call->arg, err, call->counts, results);
         return;
+    case OP_PUBLISH:
     case OP_PRODUCTION:
-        ((store_production_done *)call->done)(call->arg, err, &(const struct store_production){0});
+    case OP_PRODUCTION_OF:
+        complete_production(call, err);
+        return;
+    case OP_ATTEND:
+        ((store_attended *)call->done)(call->arg, err, call->result);
+        return;
+    case OP_OLDER:
+        ((store_older_done *)call->done)(call->arg, err, call->found);
         return;
     case OP_DISOWN:
     case OP_RELEASE:
@@ -493,6 +140,8 @@ static void free_call(struct sim_call *sim_call)
         free_outcome(&call->outcomes[i]);
     for (size_t i = 0; call->contents && call->contents[i]; i++)
         redis_content_unref(call->contents[i]);
+    redis_content_unref(call->text);
+    free(call->items);
     free(call->given);
     free(call->outcomes);
     free(call->claims);
@@ -508,8 +157,10 @@ static void free_call(struct sim_call *sim_call)
     free(call);
 }
 
-static const struct sim_call_ops call_ops = {
-    .begin = begin, .execute = execute, .complete = complete, .free = free_call};
+static const struct sim_call_ops call_ops = {.begin = store_call_begin,
+                                             .execute = store_call_execute,
+                                             .complete = complete,
+                                             .free = free_call};
 
 /* ---- making calls ---- */
 
@@ -529,7 +180,7 @@ static struct store_call *new_call(struct store *store, enum store_op op, size_t
 
 static void send(struct store *store, struct store_call *call)
 {
-    sim_link_call(&of(store)->links[ops_table[call->op].link], &call->call, &call_ops);
+    sim_link_call(&of(store)->links[store_op_info[call->op].link], &call->call, &call_ops);
 }
 
 static void *copy(const void *from, size_t count, size_t size)
@@ -648,7 +299,10 @@ static void own(struct store *store, const char *worker, const struct store_shar
 {
     struct store_call *call = new_call(store, OP_OWN, count, DONE(done), arg);
     snprintf(call->holder, sizeof(call->holder), "%s", worker);
-    call->shares = copy(shares, count, sizeof(*shares)); /* items' names outlive all of it */
+    call->shares = copy(shares, count, sizeof(*shares));
+    call->items = mem_array(count + 1, sizeof(*call->items));
+    for (size_t i = 0; i < count; i++)
+        snprintf(call->items[i], sizeof(call->items[i]), "%s", shares[i].item);
     call->number = ttl_ms;
     send(store, call);
 }
@@ -659,6 +313,9 @@ static void disown(struct store *store, const char *worker, const struct store_o
     struct store_call *call = new_call(store, OP_DISOWN, count, DONE(done), arg);
     snprintf(call->holder, sizeof(call->holder), "%s", worker);
     call->owned = copy(owned, count, sizeof(*owned));
+    call->items = mem_array(count + 1, sizeof(*call->items));
+    for (size_t i = 0; i < count; i++)
+        snprintf(call->items[i], sizeof(call->items[i]), "%s", owned[i].item);
     send(store, call);
 }
 
@@ -751,10 +408,53 @@ static void counts(struct store *store, store_counts_done *done, void *arg)
     send(store, new_call(store, OP_COUNTS, 0, DONE(done), arg));
 }
 
+static void publish(struct store *store, struct slice text, struct slice hash, const char *by,
+                    bool only_first, store_production_done *done, void *arg)
+{
+    struct store_call *call = new_call(store, OP_PUBLISH, 0, DONE(done), arg);
+    (void)by;
+    call->text = redis_content_new(hash, slice_of(NULL, 0), body_of(text.ptr, text.len));
+    call->only_first = only_first;
+    send(store, call);
+}
+
+static void ask_version(struct store *store, enum store_op op, int64_t version,
+                        store_production_done *done, void *arg)
+{
+    struct store_call *call = new_call(store, op, 0, DONE(done), arg);
+    call->number = version;
+    send(store, call);
+}
+
 static void production(struct store *store, int64_t version, store_production_done *done, void *arg)
 {
-    (void)version;
-    send(store, new_call(store, OP_PRODUCTION, 0, DONE(done), arg));
+    ask_version(store, OP_PRODUCTION, version, done, arg);
+}
+
+static void production_of(struct store *store, int64_t version, store_production_done *done,
+                          void *arg)
+{
+    ask_version(store, OP_PRODUCTION_OF, version, done, arg);
+}
+
+static void attend(struct store *store, const char *id, const char *kind, int64_t version,
+                   int64_t ttl_ms, store_attended *done, void *arg)
+{
+    struct store_call *call = new_call(store, OP_ATTEND, 0, DONE(done), arg);
+    (void)kind;
+    snprintf(call->holder, sizeof(call->holder), "%s", id);
+    call->number = version;
+    call->limit = (size_t)ttl_ms;
+    send(store, call);
+}
+
+static void older(struct store *store, const char *item, int64_t version, store_older_done *done,
+                  void *arg)
+{
+    struct store_call *call = new_call(store, OP_OLDER, 0, DONE(done), arg);
+    snprintf(call->name, sizeof(call->name), "%s", item);
+    call->number = version;
+    send(store, call);
 }
 
 static void free_store(struct store *store)
@@ -782,6 +482,10 @@ static const struct store_ops store_ops = {.accept = accept_messages,
                                            .low_mark = move_low_mark,
                                            .maintain = maintain,
                                            .counts = counts,
+                                           .publish = publish,
+                                           .production_of = production_of,
+                                           .attend = attend,
+                                           .older = older,
                                            .production = production,
                                            .free = free_store};
 

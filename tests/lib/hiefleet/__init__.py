@@ -9,6 +9,7 @@ from .clients import Answer, Http, Mllp
 from .fleet import END_EVENTS, Fleet, echo_item, file_item, item, production, router_item
 from .process import free_port, wait_until
 from .receiver import Receiver
+from .wire import Wire
 
 __all__ = [
     "Answer",
@@ -17,6 +18,7 @@ __all__ = [
     "Http",
     "Mllp",
     "Receiver",
+    "Wire",
     "echo_item",
     "file_item",
     "free_port",

@@ -14,6 +14,7 @@ import yaml
 from .clients import Http, Mllp
 from .process import ROOT, Process, free_port, wait_until
 from .servers import Postgres, Redis
+from .wire import Wire
 
 DISPATCHER = pathlib.Path(os.environ.get("HIE_DISPATCHER") or ROOT / "build/dispatcher/hie-dispatcher")
 WORKER = pathlib.Path(os.environ.get("HIE_WORKER") or ROOT / "build/worker/hie-worker")
@@ -183,7 +184,7 @@ class Fleet:
             key = (number, listener["item"])
             if key not in self.listeners:
                 self.listeners[key] = free_port()
-            listener["listen"] = f"127.0.0.1:{self.listeners[key]}"
+            listener["listen"] = f"${{HIE_E2E_MLLP_{number}:-127.0.0.1:{self.listeners[key]}}}"
         self.config = config
         temporary = self.config_path.with_suffix(".new")
         temporary.write_text(yaml.dump(config, Dumper=Dumper, sort_keys=False), encoding="utf-8")
@@ -212,14 +213,29 @@ class Fleet:
         self.workers.append(worker)
         return worker
 
+    def add_dispatcher(self, name="dispatcher-2"):
+        """A further dispatcher, ready; `.mllp_ports` has its listeners' ports in the file's order."""
+        ports = [free_port() for _ in self.config["dispatcher"].get("mllp", [])]
+        env = {f"HIE_E2E_MLLP_{number}": f"127.0.0.1:{port}" for number, port in enumerate(ports)}
+        dispatcher = self.make_dispatcher(name, port=free_port(), **env)
+        dispatcher.mllp_ports = ports
+        self.retired.append(dispatcher)
+        dispatcher.start()
+        self.wait_program_ready(dispatcher)
+        return dispatcher
+
+    def start_worker(self, *arguments, **env):
+        """One more, ready."""
+        worker = self.add_worker(*arguments, **env)
+        worker.start()
+        self.wait_program_ready(worker)
+        return worker
+
     def replace_worker(self, worker):
         """A new worker in the place of one that the test ended; ready when this returns."""
         self.workers.remove(worker)
         self.retired.append(worker)
-        fresh = self.add_worker()
-        fresh.start()
-        self.wait_program_ready(fresh)
-        return fresh
+        return self.start_worker()
 
     def restart_dispatcher(self):
         self.dispatcher.start()
@@ -273,6 +289,20 @@ class Fleet:
         for child in status.get("children") or []:
             self.wait_completed(child, timeout)
         return status
+
+    def metric(self, program, name, item=None, **labels):
+        """The sum of a metric's series with these labels; 0 when there is none."""
+        wanted = [f'{label}="{value}"' for label, value in {**({"item": item} if item else {}), **labels}.items()]
+        total = 0.0
+        for line in program.http.get("/metrics").body.decode().splitlines():
+            series, _, value = line.rpartition(" ")
+            if series.partition("{")[0] == name and all(text in series for text in wanted):
+                total += float(value)
+        return total
+
+    def wire(self, timeout=120):
+        """A connection to the dispatcher by hand."""
+        return Wire(self.http_port, timeout)
 
     def item(self, id_):
         answer = self.http.get(f"/v1/items/{id_}")

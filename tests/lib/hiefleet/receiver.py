@@ -6,10 +6,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Receiver:
-    """`status` is what it answers; `hang` makes it keep silent until `release`. `requests` are (headers, body)."""
+    """`status` is what it answers, or `judge(headers, body, times)` says it for the request that came `times` times before; `hang`
+    makes it keep silent until `release`. `requests` are (headers, body)."""
 
     def __init__(self, port=0):
         self.status = 200
+        self.judge = None
+        self.times = collections.Counter()
         self.reply = b"received"
         self.requests = []
         self.lock = threading.Lock()
@@ -28,9 +31,12 @@ class Receiver:
                     return
                 with outer.lock:
                     outer.requests.append((dict(self.headers.items()), body))
+                    before = outer.times[body]
+                    outer.times[body] += 1
                 outer.free.wait(120)
+                status = outer.judge(self.headers, body, before) if outer.judge else outer.status
                 try:
-                    self.send_response(outer.status)
+                    self.send_response(status)
                     self.send_header("Content-Type", "text/plain")
                     self.send_header("Content-Length", str(len(outer.reply)))
                     self.end_headers()
