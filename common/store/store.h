@@ -79,6 +79,7 @@ struct store_before {
     int64_t upto_seq; /* below this one; INT64_MAX: whatever there is */
     int64_t
         below_version; /* accepted under a lower version of the production, or under none; 0: any */
+    size_t most;      /* rows of this one; it may have more when it has as many */
 };
 struct store_earlier {
     struct uuid id;
@@ -261,8 +262,8 @@ struct store_ops {
     void (*claim)(struct store *, const char *worker, struct store_claim *rows, size_t count,
                   store_done *done, void *arg);
     /* fifo: the unfinished messages before those claimed, the lowest `limit` in order of seq. What the asker holds is among them. No
-     * more than STORE_BATCH_MAX parts, each partition once. Looks at every row of the partitions between the bounds until it has its
-     * `limit`: about a microsecond each. */
+     * more than STORE_BATCH_MAX parts, each partition once. Looks at every row of a partition between the bounds until it has its
+     * `most`: about a microsecond each. */
     void (*earlier)(struct store *, const char *item, enum messaging_pattern pattern,
                     const struct store_before *parts, size_t part_count, size_t limit,
                     store_earlier_done *done, void *arg);

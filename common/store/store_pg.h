@@ -72,7 +72,7 @@ enum store_link { LINK_COMMITS, LINK_LOOKUPS, LINK_SCANS, LINK_COUNT };
 
 /* How far the log is whole: store_pg_fifo.c. */
 struct store_whole {
-    int64_t seq; /* no row up to here can still appear */
+    int64_t seq;                      /* no row up to here can still appear */
     int64_t closing_seq, closing_xid; /* the next one, once nobody below that id is open; 0: none */
     int64_t drawn;                    /* as the last answer saw it */
 };

@@ -91,14 +91,14 @@ static void execute_earlier(struct store_call *call)
     call->earlier = mem_array(call->limit + 1, sizeof(*call->earlier));
     TAILQ_FOREACH(row, &postgres.accepted, by_seq)
     {
-        bool asked = false;
+        struct store_before *of = NULL;
         if (!pg_is_unfinished(row) || strcmp(row->item, call->name) != 0)
             continue;
-        for (size_t i = 0; i < call->count; i++)
-            asked |= (int)call->before[i].partition == row->partition &&
-                     row->seq > call->before[i].after_seq && row->seq < call->before[i].upto_seq;
-        if (!asked)
+        for (size_t i = 0; !of && i < call->count; i++)
+            of = (int)call->before[i].partition == row->partition ? &call->before[i] : NULL;
+        if (!of || row->seq <= of->after_seq || row->seq >= of->upto_seq || of->most == 0)
             continue;
+        of->most--;
         if (call->result_count == call->limit) {
             call->full = true;
             return;
