@@ -77,9 +77,9 @@ struct store_before {
     int64_t
         after_seq; /* all up to here has ended, and was whole (store_earlier_done); 0: from the low mark on */
     int64_t upto_seq; /* below this one; INT64_MAX: whatever there is */
+    size_t most;      /* rows of this one; it may have more when it has as many */
     int64_t
         below_version; /* accepted under a lower version of the production, or under none; 0: any */
-    size_t most;      /* rows of this one; it may have more when it has as many */
 };
 struct store_earlier {
     struct uuid id;
