@@ -54,6 +54,7 @@ static void free_ack(struct application_ack *ack)
     TAILQ_REMOVE(&acks->list, ack, link);
     acks->count--;
     buffer_done(&ack->frame);
+    item_release(ack->item);
     free(ack);
 }
 
@@ -159,7 +160,7 @@ struct application_ack *application_acks_add(struct application_acks *acks, cons
 {
     struct application_ack *ack = mem_alloc(sizeof(*ack) + header.len);
     ack->acks = acks;
-    ack->item = item;
+    ack->item = item_hold(item);
     ack->id = id;
     ack->state = HELD;
     ack->when = when;

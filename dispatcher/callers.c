@@ -83,7 +83,7 @@ static struct waited *new_waited(struct callers *callers, const struct item *ite
 {
     struct waited *waited = mem_alloc(sizeof(*waited));
     waited->id = id;
-    waited->item = item;
+    waited->item = item_hold(item);
     waited->state = WAITING;
     waited->pace = SLOW;
     LIST_INIT(&waited->callers);
@@ -98,6 +98,7 @@ static void forget_when_done(struct callers *callers, struct waited *waited)
         return;
     TAILQ_REMOVE(&callers->rhythms[waited->rhythm], waited, link);
     HASH_DEL(callers->table, waited);
+    item_release(waited->item);
     free(waited);
 }
 
@@ -565,6 +566,7 @@ void callers_done(struct callers *callers)
     HASH_ITER(hh, callers->table, waited, next)
     {
         HASH_DEL(callers->table, waited);
+        item_release(waited->item);
         free(waited);
     }
     free(callers->look);

@@ -170,6 +170,7 @@ static void redrive(struct http_front *front, struct http_request *request, cons
     }
     redrive_start(&(struct redrive_request){.queue = front->intake->queue,
                                             .store = front->store,
+                                            .fleet = front->fleet,
                                             .item = item,
                                             .dismiss = dismiss,
                                             .ids = all ? NULL : ids,

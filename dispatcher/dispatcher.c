@@ -12,7 +12,8 @@
 
 #define DRAIN_TICK_MS 20
 #define STOP_US 200000
-#define RETIRED_US 900000000 /* past any link's patience */
+#define REAP_MS 500
+#define LAPSED_US 12000000 /* what Redis counts for a gate is forgotten by then */
 
 /* ---- links ---- */
 
@@ -121,10 +122,14 @@ static void on_drain_tick(void *arg)
         callers_stop(&dispatcher->callers);
         late = false;
     }
-    if (is_idle(dispatcher) || late) {
-        log_info("drained", LOG_INT("left", (int64_t)in_hand(dispatcher)));
+    if (dispatcher->leaving) {
         loop_stop(dispatcher->loop);
         return;
+    }
+    if (is_idle(dispatcher) || late) {
+        log_info("drained", LOG_INT("left", (int64_t)in_hand(dispatcher)));
+        dispatcher->leaving = true;
+        fleet_leave(dispatcher->fleet);
     }
     loop_timer_set(&dispatcher->drain_timer, DRAIN_TICK_MS);
 }
@@ -166,9 +171,10 @@ static void on_hangup(void *arg)
 
 static struct generation *new_generation(struct dispatcher *dispatcher)
 {
-    const struct production *production = fleet_production(dispatcher->fleet);
+    struct production *production = production_ref(fleet_production(dispatcher->fleet));
     struct generation *generation = mem_alloc(sizeof(*generation));
     struct intake *intake = &generation->intake;
+    generation->production = production;
     intake_init(intake, dispatcher->loop, production, dispatcher->queue, dispatcher->store,
                 dispatcher->metrics);
     dispatcher->budget.bytes_max = intake->own_budget.bytes_max;
@@ -186,25 +192,38 @@ static void free_generation(struct generation *generation)
 {
     queue_gauges_done(&generation->gauges);
     intake_done(&generation->intake);
+    production_free(generation->production);
     free(generation);
 }
 
-/* Calls that it made may be under way for as long as a link waits for an answer. */
-static void free_retired(struct dispatcher *dispatcher)
+/* Nothing is in hand or asked any more. */
+static bool is_over(const struct generation *generation)
 {
-    struct generation *oldest;
-    while ((oldest = STAILQ_FIRST(&dispatcher->retired)) && intake_idle(&oldest->intake) &&
-           clock_mono_us() - oldest->retired_us > RETIRED_US) {
-        STAILQ_REMOVE_HEAD(&dispatcher->retired, link);
-        free_generation(oldest);
+    bool lapsed = clock_mono_us() - generation->retired_us > LAPSED_US;
+    return intake_quiet(&generation->intake) && queue_gauges_quiet(&generation->gauges) &&
+           (lapsed || gate_is_over(&generation->intake.gate));
+}
+
+static void on_reap(void *arg)
+{
+    struct dispatcher *dispatcher = arg;
+    struct generation *each, *next;
+    for (each = STAILQ_FIRST(&dispatcher->retired); each; each = next) {
+        next = STAILQ_NEXT(each, link);
+        gate_hand_over(&each->intake.gate, &dispatcher->now->intake.gate);
+        if (is_over(each)) {
+            STAILQ_REMOVE(&dispatcher->retired, each, generation, link);
+            free_generation(each);
+        }
     }
+    if (!STAILQ_EMPTY(&dispatcher->retired))
+        loop_timer_set(&dispatcher->reap, REAP_MS);
 }
 
 static void on_production(void *arg)
 {
     struct dispatcher *dispatcher = arg;
     struct generation *before = dispatcher->now;
-    free_retired(dispatcher);
     dispatcher->now = new_generation(dispatcher);
     before->retired_us = clock_mono_us();
     STAILQ_INSERT_TAIL(&dispatcher->retired, before, link);
@@ -214,14 +233,18 @@ static void on_production(void *arg)
     dispatcher->http.gauges = &dispatcher->now->gauges;
     for (size_t i = 0; i < dispatcher->mllp_started; i++)
         dispatcher->mllp[i].intake = &dispatcher->now->intake;
-    links_changed(dispatcher);
+    intake_succeed(&dispatcher->now->intake, &before->intake, fleet_is_changing(dispatcher->fleet));
+    dispatcher->now->gauges.queue_up = dispatcher->queue_up;
+    dispatcher->now->gauges.store_up = dispatcher->store_up;
+    if (!loop_timer_pending(&dispatcher->reap))
+        loop_timer_set(&dispatcher->reap, REAP_MS);
 }
 
-/* What waited for its queue is brought at once. */
+/* What waited for its queue, or for the one before it, is brought at once. */
 static void on_shape(void *arg, const char *item_id)
 {
     struct dispatcher *dispatcher = arg;
-    if (fleet_shape(dispatcher->fleet, item_id).stage == FLEET_OPEN)
+    if (fleet_shape(dispatcher->fleet, item_id).stage != FLEET_CLOSED)
         reconciler_compare(dispatcher->reconciler);
 }
 
@@ -312,6 +335,7 @@ int dispatcher_init(struct dispatcher *dispatcher, struct production *production
     health_set_server(dispatcher->health, "redis", false, "not connected yet");
     health_set_server(dispatcher->health, "postgres", false, "not connected yet");
     loop_timer_init(&dispatcher->drain_timer, dispatcher->loop, on_drain_tick, dispatcher);
+    loop_timer_init(&dispatcher->reap, dispatcher->loop, on_reap, dispatcher);
     loop_watch_signal(&dispatcher->sigterm, dispatcher->loop, SIGTERM, on_terminate, dispatcher);
     loop_watch_signal(&dispatcher->sigint, dispatcher->loop, SIGINT, on_terminate, dispatcher);
     loop_watch_signal(&dispatcher->sighup, dispatcher->loop, SIGHUP, on_hangup, dispatcher);
@@ -349,6 +373,7 @@ void dispatcher_done(struct dispatcher *dispatcher)
     health_free(dispatcher->health);
     metrics_free(dispatcher->metrics);
     loop_timer_done(&dispatcher->drain_timer);
+    loop_timer_done(&dispatcher->reap);
     loop_watch_done(&dispatcher->sigterm);
     loop_watch_done(&dispatcher->sigint);
     loop_watch_done(&dispatcher->sighup);

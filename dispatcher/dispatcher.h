@@ -14,6 +14,7 @@
 struct generation {
     STAILQ_ENTRY(generation) link; /* in dispatcher->retired */
     int64_t retired_us;            /* monotonic */
+    struct production *production; /* a reference */
     struct intake intake;
     struct queue_gauges gauges;
 };
@@ -24,6 +25,7 @@ struct dispatcher {
     struct fleet *fleet;
     struct generation *now;
     STAILQ_HEAD(, generation) retired;
+    struct loop_timer reap;
     struct intake_budget budget;
     char id[96];
     struct queue *queue;
@@ -40,6 +42,7 @@ struct dispatcher {
     struct loop_timer drain_timer;
     struct loop_watch sigterm, sigint, sighup;
     bool draining, stopping; /* stopping: the drain's time is up, callers were told so */
+    bool leaving;            /* one tick more, for the fleet to hear that we leave */
     int64_t drain_until_us;
     int exit_code;
 };

@@ -383,6 +383,65 @@ void gate_unsent(struct gate *gate, const struct item *item, int64_t ended)
     gated->sent -= ended;
 }
 
+/* ---- another production ---- */
+
+/* The same item in the other gate's production; NULL: it has none. */
+static struct gate_item *same_item(const struct gate *other, const struct gate_item *gated)
+{
+    const struct item *item = production_find(other->production, slice_text(gated->item->id));
+    return item ? gated_of(other, item) : NULL;
+}
+
+void gate_hand_over(struct gate *before, struct gate *next)
+{
+    for (size_t i = 0; i < before->production->item_count; i++) {
+        struct gate_item *old = &before->items[i], *new = same_item(next, old);
+        if (old->unqueued == 0)
+            continue;
+        if (new) {
+            new->unqueued += old->unqueued;
+            changed(new);
+        }
+        old->unqueued = old->unqueued_asked = 0;
+        changed(old);
+    }
+}
+
+void gate_succeed(struct gate *next, struct gate *before, bool recount)
+{
+    next->queue_up = before->queue_up;
+    next->store_up = before->store_up;
+    next->recount = recount || before->recount;
+    for (size_t i = 0; i < before->production->item_count; i++) {
+        struct gate_item *old = &before->items[i], *new = same_item(next, old);
+        if (new) {
+            new->depth = old->depth;
+            new->nobodys = old->nobodys;
+            new->counted = old->counted;
+            new->since = old->since;
+        }
+        old->nobodys = old->free = 0;
+        old->settling = false;
+    }
+    gate_hand_over(before, next);
+}
+
+bool gate_is_quiet(const struct gate *gate)
+{
+    bool quiet = !gate->counting;
+    for (size_t i = 0; i < gate->production->item_count; i++)
+        quiet = quiet && !gate->items[i].asking;
+    return quiet;
+}
+
+bool gate_is_over(const struct gate *gate)
+{
+    bool over = gate_is_quiet(gate);
+    for (size_t i = 0; i < gate->production->item_count; i++)
+        over = over && gate->items[i].recorded == 0 && held(&gate->items[i]) == 0;
+    return over;
+}
+
 /* They are ours no more. */
 static struct gate_item *leave(struct gate *gate, const struct item *item, int64_t left)
 {

@@ -105,6 +105,14 @@ void gate_unsent(struct gate *gate, const struct item *item, int64_t count);
 void gate_queued(struct gate *gate, const struct item *item, int64_t count, int64_t depth);
 void gate_unqueued(struct gate *gate, const struct item *item, int64_t count); /* durable only */
 void gate_cancelled(struct gate *gate, const struct item *item); /* not accepted after all */
+/* `next` goes on for the items that both have, as things are known to be. `before` admits no more but those that wait, and what it
+ * learns to be in no queue is to be moved on by gate_hand_over. `recount`: ask the database what is nobody's. */
+void gate_succeed(struct gate *next, struct gate *before, bool recount);
+void gate_hand_over(struct gate *before, struct gate *next);
+/* No call of it is under way, and Redis counts nothing for it. */
+bool gate_is_over(const struct gate *gate);
+/* The same, but what Redis counts is left to lapse. */
+bool gate_is_quiet(const struct gate *gate);
 /* As far as this dispatcher knows. */
 int64_t gate_used(const struct gate *gate, const struct item *item);
 

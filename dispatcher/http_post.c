@@ -116,6 +116,7 @@ static void free_when_over(struct post *post)
     if (post->request || post->in_intake)
         return;
     TAILQ_REMOVE(&post->front->posts, post, link);
+    item_release(post->item);
     free(post);
 }
 
@@ -391,7 +392,8 @@ static struct post *new_post(struct http_front *front, struct http_request *requ
                              const struct item *item)
 {
     struct post *post = mem_alloc(sizeof(*post));
-    *post = (struct post){.work = {on_gone}, .front = front, .request = request, .item = item};
+    *post = (struct post){
+        .work = {on_gone}, .front = front, .request = request, .item = item_hold(item)};
     http_request_set_data(request, post);
     TAILQ_INSERT_TAIL(&front->posts, post, link);
     return post;

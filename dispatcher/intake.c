@@ -573,3 +573,15 @@ bool intake_idle(const struct intake *intake)
 {
     return intake->in_hand == 0;
 }
+
+bool intake_quiet(const struct intake *intake)
+{
+    return intake->in_hand == 0 && !intake->asking_unknown && gate_is_quiet(&intake->gate);
+}
+
+void intake_succeed(struct intake *next, struct intake *before, bool recount)
+{
+    next->queue_up = before->queue_up;
+    next->store_up = before->store_up;
+    gate_succeed(&next->gate, &before->gate, recount);
+}

@@ -126,6 +126,8 @@ struct intake {
 void intake_init(struct intake *intake, struct loop *loop, const struct production *production,
                  struct queue *queue, struct store *store, struct metrics *metrics);
 void intake_done(struct intake *intake);
+/* `next` takes in from here on; `before` ends what it has in hand. `recount`: queues are changing. */
+void intake_succeed(struct intake *next, struct intake *before, bool recount);
 /* Also when nothing changed but Redis may have lost its data. */
 void intake_link_changed(struct intake *intake, bool queue_up, bool store_up);
 
@@ -141,5 +143,7 @@ bool intake_hold(struct intake *intake, size_t *held, size_t now);
 void intake_count_rejected(struct intake *intake, const struct item *item, enum error_code code);
 /* True when no message is in hand. */
 bool intake_idle(const struct intake *intake);
+/* … and no call is under way. */
+bool intake_quiet(const struct intake *intake);
 
 #endif

@@ -11,6 +11,7 @@
 
 struct queue_batch {
     struct intake_queue *queue;
+    struct loop_task refused; /* used where it is not sent */
     struct message_intake **list;
     size_t count;
     struct queue_entry entries[];
@@ -71,6 +72,14 @@ static void on_enqueued(void *arg, const struct err *err, int64_t depth)
     free(batch);
 }
 
+/* This process was silent for too long: the queue may be another by now. */
+static void on_refused(void *arg)
+{
+    struct queue_batch *batch = arg;
+    loop_task_done(&batch->refused);
+    on_enqueued(batch, &(const struct err){.code = ERR_UNAVAILABLE}, 0);
+}
+
 static void start_enqueue(void *arg, struct batch_item **items, size_t count)
 {
     struct intake_queue *queue = arg;
@@ -95,6 +104,11 @@ static void start_enqueue(void *arg, struct batch_item **items, size_t count)
         };
     }
     gate_sent(&intake->gate, queue->item, (int64_t)count);
+    if (intake->fleet && !fleet_joined(intake->fleet)) {
+        loop_task_init(&batch->refused, intake->loop, on_refused, batch);
+        loop_task_set(&batch->refused);
+        return;
+    }
     intake->queue->ops->enqueue(intake->queue, queue_name_of(queue->item, queue->partition),
                                 batch->entries, count, on_enqueued, batch);
 }
@@ -126,11 +140,15 @@ void intake_send(struct message_intake *message)
     batcher_add(&queue_of(message)->batcher, &message->batch, message->size);
 }
 
-/* While its item's queue changes a message waits in the WAL; the reconciler brings it when the queue is open. */
+/* While its item's queue changes a message waits in the WAL, and when it has changed, or this process has been silent for so long that
+ * it may have; the reconciler brings it when the queue is open. */
 static bool has_queue(const struct message_intake *message)
 {
     const struct fleet *fleet = message->intake->fleet;
-    return !fleet || fleet_route(fleet, message->item->id, message->row.version);
+    if (!fleet)
+        return true;
+    const struct item *item = fleet_route(fleet, message->item->id, message->row.version);
+    return fleet_joined(fleet) && item && item_same_queue(item, message->item);
 }
 
 void intake_start_queueing(struct message_intake *message)

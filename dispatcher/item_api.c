@@ -20,7 +20,7 @@ static void answer_json(struct http_request *request, int status, json_t *json)
 struct item_question {
     struct http_front *front;
     struct http_request *request;
-    const struct production *production;
+    struct production *production; /* a reference */
     bool list;
     bool failed; /* Redis did not answer */
     unsigned unanswered;
@@ -92,6 +92,7 @@ static void answer_items(struct item_question *question)
         json_object_set_new(root, "items", list);
     }
     answer_json(question->request, 200, root);
+    production_free(question->production);
     free(question);
 }
 
@@ -123,17 +124,27 @@ static void ask(struct item_question *question, size_t index, const struct item 
         question->unanswered++;
         queue->ops->depth(queue, queue_name_of(item, (unsigned)n), on_depth, state);
     }
+    /* What is still in the queue that it had before. */
+    struct fleet_shape shape = {.stage = FLEET_OPEN};
+    if (question->front->fleet)
+        shape = fleet_shape(question->front->fleet, item->id);
+    for (int64_t n = 0; shape.old && n < shape.old->partitions; n++) {
+        if (shape.old->messaging_pattern == item->messaging_pattern && n < item->partitions)
+            continue;
+        question->unanswered++;
+        queue->ops->depth(queue, queue_name_of(shape.old, (unsigned)n), on_depth, state);
+    }
 }
 
 void item_api_get(struct http_front *front, struct http_request *request, const struct item *item)
 {
-    const struct production *production = front->production;
+    struct production *production = fleet_production(front->fleet);
     size_t count = item ? 1 : production->item_count;
     struct item_question *question =
         mem_alloc(sizeof(*question) + count * sizeof(question->states[0]));
     *question = (struct item_question){.front = front,
                                        .request = request,
-                                       .production = production,
+                                       .production = production_ref(production),
                                        .list = !item,
                                        .count = count,
                                        .unanswered = 1};

@@ -112,6 +112,7 @@ static void free_pending(struct pending_ack *pending)
     peer->pending_count--;
     intake_hold(peer->front->intake, &pending->held, 0);
     buffer_done(&pending->answer);
+    item_release(pending->item);
     free(pending);
 }
 
@@ -308,7 +309,7 @@ static struct pending_ack *add_pending(struct mllp_peer *peer, struct slice fram
     header = parsed ? hl7_segment(&message, 0) : slice_of(NULL, 0);
     struct pending_ack *pending = mem_alloc(sizeof(*pending) + header.len);
     pending->peer = peer;
-    pending->item = item_of(peer->front);
+    pending->item = item_hold(item_of(peer->front));
     pending->header_len = header.len;
     if (header.len)
         memcpy(pending->header, header.ptr, header.len);

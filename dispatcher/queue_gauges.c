@@ -153,7 +153,16 @@ void queue_gauges_retire(struct queue_gauges *gauges, const struct production *n
 
 int64_t queue_gauges_dead_letters(const struct queue_gauges *gauges, const struct item *item)
 {
-    return gauges->list[item->index].dead_letters;
+    const struct item *own = production_find(gauges->production, slice_text(item->id));
+    return own ? gauges->list[own->index].dead_letters : 0;
+}
+
+bool queue_gauges_quiet(const struct queue_gauges *gauges)
+{
+    bool quiet = !gauges->counting;
+    for (size_t i = 0; i < gauges->production->item_count; i++)
+        quiet = quiet && gauges->list[i].unanswered == 0;
+    return quiet;
 }
 
 void queue_gauges_done(struct queue_gauges *gauges)

@@ -29,7 +29,9 @@ void queue_gauges_init(struct queue_gauges *gauges, struct loop *loop,
 /* Reads no more; what the next production does not have any more shows as empty. */
 void queue_gauges_retire(struct queue_gauges *gauges, const struct production *next);
 void queue_gauges_done(struct queue_gauges *gauges);
-/* As last read. */
+/* No question of it is under way. */
+bool queue_gauges_quiet(const struct queue_gauges *gauges);
+/* As last read; 0 for an item of another production that this one does not have. */
 int64_t queue_gauges_dead_letters(const struct queue_gauges *gauges, const struct item *item);
 
 #endif

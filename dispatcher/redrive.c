@@ -24,6 +24,7 @@ static void revive(struct redrive *redrive);
 static void finish(struct redrive *redrive, const struct err *err)
 {
     redrive->request.done(redrive->request.arg, err, redrive->told);
+    item_release(redrive->request.item);
     free(redrive);
 }
 
@@ -53,6 +54,12 @@ static void on_enqueued(void *arg, const struct err *err, int64_t depth)
 
 static void add_entry(struct redrive *redrive, const struct store_message *row)
 {
+    const struct fleet *fleet = redrive->request.fleet;
+    const struct item *item = redrive->request.item;
+    if (fleet)
+        item = fleet_route(fleet, item->id, row->version);
+    if (!item)
+        return; /* its queue is changing: the reconciler brings it */
     struct arena *arena = &redrive->arena;
     struct slice body = arena_copy(arena, body_slice(row->body));
     struct queue_entry entry = {.id = row->id,
@@ -61,12 +68,11 @@ static void add_entry(struct redrive *redrive, const struct store_message *row)
                                 .key = arena_copy(arena, row->ordering_key),
                                 .meta = arena_copy(arena, row->meta),
                                 .body = body_of(body.ptr, body.len)};
-    unsigned partition = item_partition(redrive->request.item, entry.key, entry.id);
     struct queue *queue = redrive->request.queue;
     struct queue_entry *kept = arena_alloc(arena, sizeof(*kept));
     *kept = entry;
     redrive->calls++;
-    queue->ops->enqueue(queue, queue_name_of(redrive->request.item, partition), kept, 1,
+    queue->ops->enqueue(queue, queue_name_of(item, reconciler_partition(item, row)), kept, 1,
                         on_enqueued, redrive);
 }
 
@@ -129,6 +135,7 @@ void redrive_start(const struct redrive_request *request)
     struct redrive *redrive = mem_alloc(sizeof(*redrive) + id_count * sizeof(struct uuid));
     redrive->request = *request;
     redrive->request.ids = NULL;
+    item_hold(request->item);
     redrive->id_count = id_count;
     if (id_count)
         memcpy(redrive->ids, request->ids, id_count * sizeof(*request->ids));

@@ -13,15 +13,17 @@
 #include "base/uuid.h"
 #include "model/production.h"
 #include "queue/queue.h"
+#include "store/fleet.h"
 #include "store/store.h"
 
 struct redrive_request {
     struct queue *queue;
     struct store *store;
-    const struct item *item;
-    bool dismiss;           /* instead of driving them again */
-    const struct uuid *ids; /* copied; NULL: all that the item has now */
-    size_t id_count;        /* at most STORE_BATCH_MAX */
+    const struct fleet *fleet; /* NULL: queues never change (tests) */
+    const struct item *item;   /* held until the end */
+    bool dismiss;              /* instead of driving them again */
+    const struct uuid *ids;    /* copied; NULL: all that the item has now */
+    size_t id_count;           /* at most STORE_BATCH_MAX */
     /* Exactly once, later. count: how many it were; err other than ERR_NONE: of those before the store failed. */
     void (*done)(void *arg, const struct err *err, size_t count);
     void *arg;

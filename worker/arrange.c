@@ -19,18 +19,12 @@ static bool names_item(const char *list, const char *id)
     return false;
 }
 
-static struct lane *add_lane(struct worker *worker, struct production *production,
-                             const struct item *item, struct err *err)
+static struct lane *new_lane(struct worker *worker, struct production *production,
+                             const struct item *item, bool runs)
 {
     struct lane *lane = mem_alloc(sizeof(*lane));
-    bool runs = item->enabled && (!worker->items || names_item(worker->items, item->id));
     lane_init(lane, worker, production_ref(production), item, runs);
     TAILQ_INSERT_TAIL(&worker->all_lanes, lane, in_worker);
-    if (runs && lane_open(lane, err)) {
-        lane->retiring = true;
-        return NULL;
-    }
-    lane_links_changed(lane);
     return lane;
 }
 
@@ -43,6 +37,38 @@ static void free_lane(struct lane *lane)
     production_free(production);
 }
 
+/* A lane whose handler cannot start claims nothing, until another version has the item otherwise; children pass through it. NULL with
+ * `err`: it cannot. */
+static struct lane *open_lane(struct worker *worker, struct production *production,
+                              const struct item *item, bool enabled, struct err *err)
+{
+    bool runs = enabled && (!worker->items || names_item(worker->items, item->id));
+    struct lane *lane = new_lane(worker, production, item, runs);
+    if (runs && lane_open(lane, err)) {
+        free_lane(lane);
+        return NULL;
+    }
+    lane_links_changed(lane);
+    return lane;
+}
+
+static struct lane *open_or_idle(struct worker *worker, struct production *production,
+                                 const struct item *item, bool enabled)
+{
+    struct err err;
+    struct lane *lane = open_lane(worker, production, item, enabled, &err);
+    if (lane) {
+        health_clear(worker->health, item->id);
+        return lane;
+    }
+    health_set(worker->health, item->id, false, err.text);
+    log_error("item_cannot_start", LOG_WORD("item", item->id),
+              LOG_INT("version", production->version), LOG_ERR(&err));
+    lane = new_lane(worker, production, item, false);
+    lane_links_changed(lane);
+    return lane;
+}
+
 /* ---- one item ---- */
 
 static bool is_of(const struct lane *lane, const char *item_id)
@@ -50,22 +76,26 @@ static bool is_of(const struct lane *lane, const char *item_id)
     return strcmp(lane->item->id, item_id) == 0;
 }
 
-/* The lane that finishes what is older; made anew where this worker joined in the midst of the change. */
-static struct lane *closing_lane(struct worker *worker, const struct fleet_shape *shape)
+/* The lane that finishes what is older: today's, where its item's queue is that one again, or the one of before; made anew where this
+ * worker joined in the midst of the change, and where the item was disabled, so that nothing keeps it closing. */
+static struct lane *closing_lane(struct worker *worker, const struct fleet_shape *shape,
+                                 struct lane *current)
 {
     struct lane *lane;
-    struct err err;
-    if (shape->stage != FLEET_CLOSING)
+    if (shape->stage != FLEET_CLOSING || !shape->old)
         return NULL;
+    if (current && item_same_queue(current->item, shape->old))
+        return current;
+    bool enabled = shape->old->enabled || (current && current->item->enabled);
     TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
     {
-        if (!lane->retiring && is_of(lane, shape->old->id) &&
-            item_same_queue(lane->item, shape->old))
-            return lane;
+        if (!lane->retiring && lane != current && is_of(lane, shape->old->id) &&
+            item_same_queue(lane->item, shape->old) && (lane->runs || !enabled || lane->closing))
+            break;
     }
-    lane = add_lane(worker, shape->old_production, shape->old, &err);
     if (!lane)
-        log_error("item_cannot_start", LOG_WORD("item", shape->old->id), LOG_ERR(&err));
+        lane = open_or_idle(worker, shape->old_production, shape->old, enabled);
+    lane->closing = true;
     return lane;
 }
 
@@ -80,11 +110,19 @@ static bool retire_others(struct worker *worker, const char *item_id, const stru
         if (!is_of(lane, item_id) || lane == current || lane == closing)
             continue;
         others = true;
-        lane_retire(lane);
+        if (!lane->retiring)
+            lane_retire(lane);
     }
-    if (others)
+    if (others && !loop_timer_pending(&worker->reap))
         loop_timer_set(&worker->reap, REAP_MS);
     return others;
+}
+
+/* Of a fifo item's lanes one at a time is open. */
+static void set_open(struct lane *lane, bool open, bool others, int64_t below_version)
+{
+    lane->open = open && !(others && lane->fifo);
+    lane->below_version = below_version;
 }
 
 void arrange_item(struct worker *worker, const char *item_id)
@@ -93,15 +131,28 @@ void arrange_item(struct worker *worker, const char *item_id)
     struct lane *current = worker_lane(worker, item_id);
     if (worker->fleet)
         shape = fleet_shape(worker->fleet, item_id);
-    struct lane *closing = closing_lane(worker, &shape);
+    struct lane *closing = closing_lane(worker, &shape, current);
     bool others = retire_others(worker, item_id, current, closing);
-    if (closing)
-        closing->open = true;
     if (current && current != closing)
-        current->open = shape.stage == FLEET_OPEN && !(others && current->fifo);
+        set_open(current, shape.stage == FLEET_OPEN, others, 0);
+    if (closing)
+        set_open(closing, true, others, shape.version);
     if (current)
         lane_links_changed(current);
+    if (closing)
+        lane_links_changed(closing);
     ownership_refresh(&worker->ownership);
+}
+
+bool arrange_has_left(struct worker *worker, const char *item_id)
+{
+    const struct lane *lane;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        if (is_of(lane, item_id) && lane_is_claiming(lane))
+            return false;
+    }
+    return true;
 }
 
 void arrange_all(struct worker *worker)
@@ -126,27 +177,11 @@ static void name_items(struct worker *worker)
 }
 
 /* The lane of the version before, where its item says the same; else a new one. */
-static struct lane *lane_for(struct worker *worker, const struct item *item, struct lane *before,
-                             struct err *err)
+static struct lane *lane_for(struct worker *worker, const struct item *item, struct lane *before)
 {
     if (before && before->item->text_hash == item->text_hash && item_same_queue(before->item, item))
         return before;
-    struct lane *lane = add_lane(worker, worker->production, item, err);
-    if (lane)
-        return lane;
-    log_error("item_cannot_start", LOG_WORD("item", item->id), LOG_ERR(err));
-    health_set(worker->health, item->id, false, err->text);
-    return NULL;
-}
-
-/* An item whose handler cannot start with its new settings: it is not claimed for until a next version. */
-static struct lane *lane_without_handler(struct worker *worker, const struct item *item)
-{
-    struct lane *lane = mem_alloc(sizeof(*lane));
-    lane_init(lane, worker, production_ref(worker->production), item, false);
-    TAILQ_INSERT_TAIL(&worker->all_lanes, lane, in_worker);
-    lane_links_changed(lane);
-    return lane;
+    return open_or_idle(worker, worker->production, item, item->enabled);
 }
 
 void arrange_production(struct worker *worker)
@@ -154,16 +189,15 @@ void arrange_production(struct worker *worker)
     struct production *before = worker->production;
     struct production *after = production_ref(fleet_production(worker->fleet));
     struct lane **lanes = mem_array(after->item_count, sizeof(struct lane *));
-    struct err err;
     worker->production = after;
     for (size_t i = 0; i < after->item_count; i++) {
-        const struct item *item = &after->items[i], *old;
-        old = production_find(before, slice_text(item->id));
-        lanes[i] = lane_for(worker, item, old ? worker->lanes[old->index] : NULL, &err);
-        if (lanes[i])
-            health_set(worker->health, item->id, true, "");
-        else
-            lanes[i] = lane_without_handler(worker, item);
+        const struct item *item = &after->items[i];
+        const struct item *old = production_find(before, slice_text(item->id));
+        lanes[i] = lane_for(worker, item, old ? worker->lanes[old->index] : NULL);
+    }
+    for (size_t i = 0; i < before->item_count; i++) {
+        if (!production_find(after, slice_text(before->items[i].id)))
+            health_clear(worker->health, before->items[i].id);
     }
     free(worker->lanes);
     worker->lanes = lanes;
@@ -203,7 +237,8 @@ int arrange_init(struct worker *worker, struct err *err)
     loop_timer_init(&worker->reap, worker->loop, on_reap, worker);
     worker->lanes = mem_array(production->item_count, sizeof(struct lane *));
     for (size_t i = 0; i < production->item_count; i++) {
-        worker->lanes[i] = add_lane(worker, production, &production->items[i], err);
+        const struct item *item = &production->items[i];
+        worker->lanes[i] = open_lane(worker, production, item, item->enabled, err);
         if (!worker->lanes[i])
             return -1;
     }

@@ -10,6 +10,8 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
+
 struct worker;
 struct lane;
 
@@ -20,6 +22,8 @@ void arrange_done(struct worker *worker);
 void arrange_production(struct worker *worker);
 /* An item's shape has moved on. */
 void arrange_item(struct worker *worker, const char *item_id);
+/* Nothing is being claimed from any lane of the item. */
+bool arrange_has_left(struct worker *worker, const char *item_id);
 /* Everything may have: also where there is no fleet to ask. */
 void arrange_all(struct worker *worker);
 

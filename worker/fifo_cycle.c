@@ -9,7 +9,8 @@
  * CLAIMING is one call for each partition: what other owners left (inherit) before what is new (claim). LOOKING looks the claims up and, side
  * by side, asks the store which unfinished messages come before them: order is seq, not the place in the stream, which a
  * rebuild or a late enqueue changes. What is missing is pulled out of turn; until then the partition's gate keeps later ones
- * from running. */
+ * from running. What comes after all that was ever in hand is left to the queue, which brings it soon, unless we may hold some of it
+ * without knowing: that no claim brings again. */
 #include "lane_fifo.h"
 
 #include "base/bug.h"
@@ -23,6 +24,7 @@
 #define HELD_MAX 1024u /* claims in hand of one lane, in all states */
 #define PARTS_MAX 64u  /* in one cycle */
 #define REST_US 500000 /* after a call that failed */
+#define MISSING_MAX 8u /* of a partition, that a look for those before a claim expects */
 
 enum { RESTING, CLAIMING, LOOKING, FETCHING, PULLING, LINING_UP, STATE_COUNT };
 static const char *const state_words[] = {"resting",  "claiming", "looking",
@@ -44,6 +46,8 @@ struct cycle_part {
     size_t asked;
     bool inherits;
     bool looks;        /* the store is asked for earlier ones */
+    size_t most;       /* rows it asks for */
+    int64_t known_seq; /* the answer had all up to here; 0: there was none */
     size_t pull_count; /* of its missing ones, in cycle->pulled */
 };
 
@@ -51,12 +55,14 @@ struct fifo_cycle {
     struct lane *lane;
     unsigned calls; /* under way */
     bool failed;    /* one of them did */
-    size_t part_count, claim_count, before_count, missing_count;
+    size_t part_count, claim_count, before_count, unheld_count, missing_count;
     struct cycle_part parts[PARTS_MAX];
     struct claim *claims[QUEUE_BATCH_MAX];
     struct store_before before[PARTS_MAX];
+    struct store_earlier
+        *unheld; /* earlier ones that are not in hand, by partition; in the arena */
     struct uuid missing[QUEUE_BATCH_MAX];
-    struct arena arena; /* what pulled entries borrow */
+    struct arena arena; /* and what pulled entries borrow */
     struct queue_entry pulled[QUEUE_BATCH_MAX];
 };
 
@@ -104,7 +110,7 @@ static void take(struct cycle_part *at, struct queue_claimed *claimed)
         } else if (cycle->claim_count < QUEUE_BATCH_MAX) {
             cycle->claims[cycle->claim_count++] = lane_part_claim(part, claimed, entry);
         } else {
-            part->inheriting = true; /* it stays in our name: the next cycle finds it */
+            part->is_blind = part->look_back = true; /* it stays in our name */
         }
     }
 }
@@ -149,7 +155,7 @@ static void on_pulled(void *arg, const struct err *err, struct queue_claimed *cl
         take(at, claimed);
         queue_claimed_unref(claimed);
     } else {
-        at->part->look_back = cycle->failed = true;
+        at->part->look_back = at->part->is_blind = cycle->failed = true;
     }
     if (--cycle->calls == 0)
         line_up_pulled(cycle);
@@ -225,10 +231,55 @@ static void fetch(struct fifo_cycle *cycle)
 
 /* ---- LOOKING ---- */
 
+static bool is_held(const struct lane_part *part, const struct uuid *id, struct claim **ret)
+{
+    struct claim *held = NULL;
+    HASH_FIND(by_id, part->by_id, id, sizeof(*id), held);
+    *ret = held;
+    return held && held->state != CLAIM_RETURNING;
+}
+
+/* Where the partition's gate has to be, and what is missing before it. */
+static int64_t judge_part(struct fifo_cycle *cycle, struct cycle_part *at)
+{
+    struct lane_part *part = at->part;
+    struct claim *held;
+    int64_t upto_seq = part->is_blind ? INT64_MAX : part->top_seq;
+    int64_t gate = part->look_back ? part->gate_seq : INT64_MAX; /* something went back meanwhile */
+    for (size_t i = 0; i < cycle->unheld_count; i++) {
+        const struct store_earlier *row = &cycle->unheld[i];
+        if (row->partition != part->number || row->seq > upto_seq || is_held(part, &row->id, &held))
+            continue;
+        gate = row->seq < gate ? row->seq : gate;
+        if (held || cycle->missing_count == QUEUE_BATCH_MAX)
+            part->look_back = true;
+        else
+            cycle->missing[cycle->missing_count++] = row->id;
+    }
+    if (at->known_seq < upto_seq) { /* how it goes on is not known yet */
+        part->look_back = true;
+        gate = at->known_seq < gate ? at->known_seq + 1 : gate;
+    }
+    part->is_blind = part->is_blind && part->look_back;
+    return gate;
+}
+
+/* Once claims have their seqs. */
+static void judge(struct fifo_cycle *cycle)
+{
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct cycle_part *at = &cycle->parts[i];
+        int64_t gate = at->known_seq ? judge_part(cycle, at) : INT64_MAX;
+        if (gate != INT64_MAX)
+            lane_part_gate(at->part, gate);
+    }
+}
+
 static void end_call(struct fifo_cycle *cycle)
 {
     if (--cycle->calls > 0)
         return;
+    judge(cycle);
     if (cycle->missing_count) {
         fetch(cycle);
     } else {
@@ -243,48 +294,42 @@ static void on_looked_up(struct lane *lane, size_t count)
     end_call(lane->fifo->cycle);
 }
 
-/* Notes a message before which nothing later of its partition may run. */
-static void note_earlier(struct fifo_cycle *cycle, struct cycle_part *at,
-                         const struct store_earlier *row, bool *shut)
+/* Keeps of the answer what is not in hand. */
+static void keep_unheld(struct fifo_cycle *cycle, struct cycle_part *at,
+                        const struct store_earlier *rows, size_t count)
 {
-    struct claim *held = NULL;
-    HASH_FIND(by_id, at->part->by_id, &row->id, sizeof(row->id), held);
-    bool is_coming = held && held->state == CLAIM_LOOKING; /* into its line, with this cycle */
-    if (held && held->state != CLAIM_RETURNING && !is_coming)
-        return;
-    if (!*shut)
-        lane_part_gate(at->part, row->seq);
-    *shut = true;
-    if (is_coming)
-        return;
-    if (held || cycle->missing_count == QUEUE_BATCH_MAX)
-        at->part->look_back = true;
-    else
-        cycle->missing[cycle->missing_count++] = row->id;
+    size_t told = 0;
+    struct claim *held;
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i].partition != at->part->number)
+            continue;
+        if (!is_held(at->part, &rows[i].id, &held))
+            cycle->unheld[cycle->unheld_count++] = rows[i];
+        if (++told == at->most)
+            at->known_seq = rows[i].seq;
+    }
 }
 
 static void on_earlier(void *arg, const struct err *err, const struct store_earlier *rows,
                        size_t count, bool full, int64_t whole_seq)
 {
     struct fifo_cycle *cycle = arg;
-    cycle->failed |= err->code != ERR_NONE;
+    bool failed = err->code != ERR_NONE;
+    cycle->failed |= failed;
+    cycle->unheld = arena_alloc(&cycle->arena, (count + 1) * sizeof(*cycle->unheld));
     for (size_t i = 0; i < cycle->part_count; i++) {
         struct cycle_part *at = &cycle->parts[i];
-        bool shut = false;
         if (!at->looks)
             continue;
-        at->part->look_back = err->code != ERR_NONE;
-        for (size_t j = 0; err->code == ERR_NONE && j < count; j++) {
-            if (rows[j].partition == at->part->number)
-                note_earlier(cycle, at, &rows[j], &shut);
-        }
-        if (err->code == ERR_NONE && whole_seq > at->part->whole_seq)
+        at->part->look_back = failed;
+        if (failed)
+            continue;
+        at->known_seq = INT64_MAX;
+        keep_unheld(cycle, at, rows, count);
+        if (full && rows[count - 1].seq < at->known_seq)
+            at->known_seq = rows[count - 1].seq;
+        if (whole_seq > at->part->whole_seq)
             at->part->whole_seq = whole_seq;
-        if (err->code == ERR_NONE && full) { /* how it goes on is not known yet */
-            at->part->look_back = true;
-            if (!shut)
-                lane_part_gate(at->part, rows[count - 1].seq + 1);
-        }
     }
     end_call(cycle);
 }
@@ -309,16 +354,22 @@ static void look_back(struct fifo_cycle *cycle)
 {
     struct lane *lane = cycle->lane;
     struct store *store = lane->worker->store;
-    size_t limit = QUEUE_BATCH_MAX;
+    size_t limit = 0;
     for (size_t i = 0; i < cycle->part_count; i++) {
-        struct lane_part *part = cycle->parts[i].part;
-        if (!cycle->parts[i].looks)
+        struct cycle_part *at = &cycle->parts[i];
+        struct lane_part *part = at->part;
+        if (!at->looks)
             continue;
-        cycle->before[cycle->before_count++] = (struct store_before){
-            .partition = part->number, .after_seq = ended_up_to(part), .upto_seq = INT64_MAX};
+        at->most = part->held + (part->look_back ? QUEUE_BATCH_MAX : MISSING_MAX);
+        cycle->before[cycle->before_count++] =
+            (struct store_before){.partition = part->number,
+                                  .after_seq = ended_up_to(part),
+                                  .upto_seq = INT64_MAX,
+                                  .below_version = lane->below_version,
+                                  .most = at->most};
         if (part->high_seq + 1 < part->gate_seq)
             part->gate_seq = part->high_seq + 1;
-        limit += part->held;
+        limit += at->most;
     }
     if (cycle->before_count == 0)
         return;
@@ -362,7 +413,8 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
         if (at->inherits && came < at->asked)
             part->inheriting = false;
     } else {
-        part->inheriting = cycle->failed = true; /* claims may be ours whose answer was lost */
+        part->inheriting = part->is_blind = cycle->failed =
+            true; /* claims may be ours whose answer was lost */
     }
     if (!is_logged(cycle->lane))
         part->look_back = false; /* or this partition had something for ever */

@@ -376,3 +376,8 @@ bool lane_quiet(const struct lane *lane)
 {
     return lane->state == RESTING && !lane->taking && !lane->promoting && lane_fifo_quiet(lane);
 }
+
+bool lane_is_claiming(const struct lane *lane)
+{
+    return lane->state == CLAIMING || lane->taking || (lane->fifo && lane->fifo->cycle);
+}

@@ -43,19 +43,21 @@ struct lane {
     struct executor *executor; /* NULL: this worker does not claim for it */
     struct queue_name name;    /* of partition 0 */
     bool immediate;
-    bool runs;                     /* this worker claims for it; children are sent to any item */
-    bool open;                     /* it may claim by now */
-    bool retiring;                 /* another takes its place: it ends what it holds */
+    bool runs;             /* this worker claims for it; children are sent to any item */
+    bool open;             /* it may claim by now */
+    bool closing;          /* it finishes what was accepted below a version, as fleet.h says */
+    int64_t below_version; /* … that one; 0: whatever there is */
+    bool retiring;         /* another takes its place: it ends what it holds */
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
-    bool woken;             /* there is something to claim, or may be */
-    bool hungry;            /* there was more than slots, or no slot */
-    bool taking;            /* under way */
-    unsigned promoting;     /* calls under way */
-    size_t asked;           /* entries that the last claim asked for */
-    int64_t not_before_us;  /* monotonic: an entry went back for want of the store, let it rest */
-    int64_t due_ms;         /* what the timer `due` waits for */
+    bool woken;            /* there is something to claim, or may be */
+    bool hungry;           /* there was more than slots, or no slot */
+    bool taking;           /* under way */
+    unsigned promoting;    /* calls under way */
+    size_t asked;          /* entries that the last claim asked for */
+    int64_t not_before_us; /* monotonic: an entry went back for want of the store, let it rest */
+    int64_t due_ms;        /* what the timer `due` waits for */
     TAILQ_HEAD(, claim) claims;
     TAILQ_HEAD(, claim) running; /* by start */
     size_t held, starting, fetching, running_count;
@@ -94,6 +96,8 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
 void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */
 bool lane_quiet(const struct lane *lane);
+/* An answer is awaited that may be claims. */
+bool lane_is_claiming(const struct lane *lane);
 /* Gives up what still runs: it goes back to its queue. */
 void lane_give_up(struct lane *lane);
 

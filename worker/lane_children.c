@@ -42,19 +42,21 @@ static void fill_from_header(struct claim *claim, struct store_message *child,
     hl7_done(&message);
 }
 
-/* The store gets it with its parent's end; others only enter their queue. A large body needs the store. */
-static bool is_logged(const struct claim *claim, const struct job_sent *sent)
-{
-    return !claim->unrecorded &&
-           (sent->target->persistence.wal_enabled || sent->body.len > MESSAGE_INLINE_MAX);
-}
-
 /* A target's queue may have changed since the handler's settings were read; one that is gone is taken as it was. */
 static const struct item *as_it_is_now(const struct claim *claim, const struct item *target)
 {
     const struct item *now =
         production_find(claim->lane->worker->production, slice_text(target->id));
     return now ? now : target;
+}
+
+/* The store gets it with its parent's end; others only enter their queue. A large body needs the store, and so does what waits for its
+ * queue to open or for its item to come back. */
+static bool is_logged(const struct claim *claim, const struct job_sent *sent)
+{
+    return !claim->unrecorded && (as_it_is_now(claim, sent->target)->persistence.wal_enabled ||
+                                  sent->body.len > MESSAGE_INLINE_MAX ||
+                                  !worker_has_queue(claim->lane->worker, sent->target->id));
 }
 
 static void fill_child(struct claim *claim, struct store_message *child, size_t ordinal,

@@ -127,6 +127,8 @@ void lane_line_up(struct claim *claim)
     insert_in_part(part, claim);
     if (claim->seq > part->high_seq)
         part->high_seq = claim->seq;
+    if (claim->seq > part->top_seq)
+        part->top_seq = claim->seq;
     claim->key = find_key(part, claim->entry->key);
     insert_in_line(claim->key, claim);
     settle_key(claim->key);
@@ -151,6 +153,7 @@ void lane_gap(struct claim *claim)
     if (!part || part->lost || part->leaving || !claim->lane->item->persistence.wal_enabled)
         return; /* without rows nobody looks back, and no gate would open again */
     part->look_back = true;
+    part->is_blind |= claim->seq == 0;
     if (claim->seq && claim->seq <= part->high_seq)
         part->high_seq = claim->seq - 1;
     if (claim->seq && claim->seq < part->gate_seq)
@@ -357,7 +360,7 @@ static void lose(struct lane_part *part)
 {
     log_info("partition_lost", LOG_WORD("item", part->lane->item->id),
              LOG_INT("partition", part->number));
-    part->lost = true;
+    part->lost = part->lane->worker->gave_back = true;
     leave_queue(part);
     let_idle_go(part, drop);
     lane_part_settle(part);
@@ -383,7 +386,7 @@ static void leave(struct lane_part *part)
 {
     if (part->leaving)
         return;
-    part->leaving = true;
+    part->leaving = part->lane->worker->gave_back = true;
     let_idle_go(part, lane_return);
     lane_part_settle(part);
 }
@@ -405,6 +408,7 @@ static void gain(struct lane *lane, const struct store_owned *owned, int64_t unt
     part->token = owned->token;
     part->until_us = until_us;
     part->woken = part->inheriting = part->look_back = true;
+    part->is_blind = lane->worker->gave_back;
     part->gate_seq = INT64_MAX;
     TAILQ_INIT(&part->claims);
     TAILQ_INIT(&part->keys);

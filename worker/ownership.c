@@ -40,7 +40,7 @@ static void on_owned(void *arg, const struct err *err, const struct store_owned 
     int64_t until_us = ownership->asked_us + (LEASE_MS - MARGIN_MS) * 1000;
     ownership->asking = false;
     struct lane *lane;
-    if (err->code != ERR_NONE)
+    if (err->code != ERR_NONE || ownership->stale) /* other lanes are open: it is asked anew */
         return;
     TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
     {
@@ -49,7 +49,15 @@ static void on_owned(void *arg, const struct err *err, const struct store_owned 
     }
 }
 
-/* A question under way borrows the shares. */
+static void free_shares(struct ownership *ownership)
+{
+    for (size_t i = 0; i < ownership->share_count; i++)
+        free((char *)ownership->shares[i].item);
+    free(ownership->shares);
+    ownership->share_count = 0;
+}
+
+/* A question under way borrows the shares, and may outlive their lanes. */
 static void make_shares(struct ownership *ownership)
 {
     struct worker *worker = ownership->worker;
@@ -59,14 +67,13 @@ static void make_shares(struct ownership *ownership)
     {
         count++;
     }
-    free(ownership->shares);
+    free_shares(ownership);
     ownership->shares = mem_array(count, sizeof(*ownership->shares));
-    ownership->share_count = 0;
     TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
     {
         if (has_share(lane))
             ownership->shares[ownership->share_count++] =
-                (struct store_share){.item = lane->item->id,
+                (struct store_share){.item = mem_strdup(lane->item->id),
                                      .pattern = lane->name.pattern,
                                      .partitions = (unsigned)lane->item->partitions};
     }
@@ -106,7 +113,7 @@ void ownership_refresh(struct ownership *ownership)
 void ownership_done(struct ownership *ownership)
 {
     loop_timer_done(&ownership->timer);
-    free(ownership->shares);
+    free_shares(ownership);
 }
 
 void ownership_nudge(struct ownership *ownership)

@@ -18,7 +18,7 @@ struct ownership {
     size_t share_count;
     struct loop_timer timer;
     bool asking;
-    bool stale; /* there are other lanes, or other ones are open */
+    bool stale;       /* there are other lanes, or other ones are open */
     int64_t asked_us; /* monotonic */
 };
 

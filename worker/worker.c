@@ -35,15 +35,23 @@ struct lane *worker_route(struct worker *worker, const char *item_id, int64_t ve
     struct lane *lane;
     if (!worker->fleet)
         return worker_lane(worker, item_id);
+    if (!fleet_joined(worker->fleet))
+        return NULL; /* its queue may be another by now */
     const struct item *item = fleet_route(worker->fleet, item_id, version);
     if (item && item == production_find(worker->production, slice_text(item_id)))
         return worker->lanes[item->index];
     TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
     {
-        if (item && strcmp(lane->item->id, item_id) == 0 && item_same_queue(lane->item, item))
+        if (item && !lane->retiring && strcmp(lane->item->id, item_id) == 0 &&
+            item_same_queue(lane->item, item))
             return lane;
     }
     return NULL;
+}
+
+bool worker_has_queue(const struct worker *worker, const char *item_id)
+{
+    return !worker->fleet || fleet_route(worker->fleet, item_id, worker->production->version);
 }
 
 static size_t held(const struct worker *worker)
@@ -207,6 +215,7 @@ static void on_drain_tick(void *arg)
         worker->leaving = true; /* once more, after the last claim; one tick to be sent */
         leave(worker);
         ownership_leave(&worker->ownership);
+        fleet_leave(worker->fleet);
     } else if (now > worker->drain_until_us && !worker->given_up) {
         worker->given_up = true;
         TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
@@ -257,9 +266,35 @@ static void on_joined(void *arg)
     ownership_nudge(&worker->ownership);
 }
 
+/* A child belongs to the version under which its parent's handler ended: until it is written, that one is not over. */
+static bool is_settled(void *arg)
+{
+    const struct worker *worker = arg;
+    const struct lane *lane;
+    const struct claim *claim;
+    TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
+    {
+        TAILQ_FOREACH(claim, &lane->claims, link)
+        {
+            if (claim->state == CLAIM_SETTLING && claim->child_count &&
+                claim->children[0].version < worker->production->version)
+                return false;
+        }
+    }
+    return true;
+}
+
 static void on_shape(void *arg, const char *item_id)
 {
-    arrange_item(arg, item_id);
+    struct worker *worker = arg;
+    arrange_item(worker, item_id);
+    if (fleet_shape(worker->fleet, item_id).stage != FLEET_CLOSED)
+        reconciler_compare(worker->reconciler); /* it brings what waited, if it is ours */
+}
+
+static bool has_left(void *arg, const char *item_id)
+{
+    return arrange_has_left(arg, item_id);
 }
 
 static void on_reloaded(void *arg, const struct err *err, const struct fleet_reloaded *result)
@@ -366,7 +401,9 @@ static void connect_links(struct worker *worker, const char *config)
                                                       .metrics = worker->metrics,
                                                       .on_production = on_production,
                                                       .on_joined = on_joined,
+                                                      .is_settled = is_settled,
                                                       .on_shape = on_shape,
+                                                      .has_left = has_left,
                                                       .arg = worker});
     struct reconciler_route route = fleet_reconciler_route(worker->fleet);
     worker->reconciler = reconciler_new(worker->loop, &route, worker->queue, worker->store,

@@ -39,7 +39,8 @@ struct worker {
     struct loop_timer heartbeat, drain_timer;
     struct loop_watch sigterm, sigint, sighup;
     bool draining, given_up, leaving;
-    bool stopped;                      /* the loop is over: only freeing is left */
+    bool gave_back; /* a fifo partition: of one that it gains it may hold entries without knowing */
+    bool stopped;   /* the loop is over: only freeing is left */
     int64_t queue_up_us;               /* monotonic: since when Redis is there */
     TAILQ_HEAD(, claim) fetch_waiting; /* for room in the budget of large bodies */
     size_t fetch_bytes;                /* of that budget in use */
@@ -62,6 +63,8 @@ void worker_done(struct worker *worker);
 struct lane *worker_lane(struct worker *worker, const char *item_id);
 /* The lane whose queue a message belongs into that was accepted under `version`; NULL: it waits in the WAL, or belongs nowhere. */
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version);
+/* Whether what is accepted now belongs into a queue now. */
+bool worker_has_queue(const struct worker *worker, const char *item_id);
 /* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
 void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
 /* May lanes claim? */

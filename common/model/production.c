@@ -65,6 +65,7 @@ void items_read(struct reader *reader, struct object *object, const struct optio
     for (const struct yaml_node *node = value->first; node; node = node->next) {
         struct item *item = &production->items[production->item_count];
         item->index = (unsigned)production->item_count++;
+        item->production = production;
         item_read(reader, item, node);
         index_item(reader, item);
     }
@@ -285,4 +286,17 @@ struct production *production_free(struct production *production)
     arena_done(&production->arena);
     free(production);
     return NULL;
+}
+
+const struct item *item_hold(const struct item *item)
+{
+    if (item && item->production)
+        production_ref(item->production);
+    return item;
+}
+
+void item_release(const struct item *item)
+{
+    if (item)
+        production_free(item->production);
 }

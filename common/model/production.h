@@ -36,6 +36,7 @@ extern const char *const execution_mode_words[MODE_COUNT + 1];
 extern const char *const persistence_mode_words[PERSIST_COUNT + 1];
 
 struct item_class; /* model/item_class.h */
+struct production;
 
 struct item {
     char *id;
@@ -77,9 +78,11 @@ struct item {
         int64_t max_wait_time_ms;
     } blocking;
     void *settings; /* of the class, typed by it (model/item_class.h); NULL where it has none */
-    size_t line;        /* in the production file */
-    unsigned index;     /* place in production.items */
-    uint64_t text_hash; /* of all that the file says of it; the same text under the same environment is the same item */
+    size_t line;    /* in the production file */
+    unsigned index; /* place in production.items */
+    struct production *production; /* that it belongs to */
+    uint64_t
+        text_hash; /* of all that the file says of it; the same text under the same environment is the same item */
 };
 
 struct mllp_listener {
@@ -116,11 +119,11 @@ struct production {
     } worker;
     struct item *items;
     size_t item_count;
-    int64_t version; /* as published for the fleet; 0: not published. Set by who applies it */
-    struct slice text;               /* what it was parsed from, for child processes */
+    int64_t version;   /* as published for the fleet; 0: not published. Set by who applies it */
+    struct slice text; /* what it was parsed from, for child processes */
     char hash[PRODUCTION_HASH_SIZE]; /* of it */
     struct item_entry *by_id;        /* for production_find */
-    struct arena arena; /* owns all of the above, but for what item_settings_done frees */
+    struct arena arena;  /* owns all of the above, but for what item_settings_done frees */
     unsigned references; /* beside the first owner's */
 };
 
@@ -152,6 +155,9 @@ struct production *production_load(const char *path, struct diagnostics *ret_dia
 /* Another owner; each one ends with production_free, which returns NULL. */
 struct production *production_ref(struct production *production);
 struct production *production_free(struct production *production);
+/* A reference on an item's production, for who keeps the item past a reload, and its end. Both take NULL. */
+const struct item *item_hold(const struct item *item);
+void item_release(const struct item *item);
 
 /* ---- what is published for the fleet (model/published.c) ---- */
 
@@ -162,6 +168,8 @@ void production_publishable(const struct production *production, struct slice te
 /* The same as production_parse, of such a text. */
 struct production *production_parse_published(struct slice text,
                                               struct diagnostics *ret_diagnostics);
+/* Appends the ids of the items of one such text whose queues are others in the next, or none, separated by commas. */
+void production_changed_queues(struct slice before, struct slice after, struct buffer *out);
 
 /* ---- two productions side by side, for a reload (model/compare.c) ---- */
 

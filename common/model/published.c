@@ -1,9 +1,13 @@
 /* Owns the published form of a production: the file's text, then a comment line for each item with what shapes its queue.
  *
- *     #hie-queue <id> <messaging_pattern> <queue_type> <partitions> [<ordering_key>]
+ *     #hie-queue <id> <messaging_pattern> <queue_type> <partitions> <class> [<ordering_key>]
  *
- * Everything else is read by each process with its own environment. */
+ * Everything else is read by each process with its own environment. Whether two versions have the same queues is a matter of these
+ * lines alone, so that it can be said of a text that does not parse here. */
 #include "model/production.h"
+
+#include "base/mem.h"
+#include "model/item_class.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -18,10 +22,13 @@ void production_publishable(const struct production *production, struct slice te
         buffer_append_byte(out, '\n');
     for (size_t i = 0; i < production->item_count; i++) {
         const struct item *item = &production->items[i];
-        buffer_printf(out, MARK "%s %s %s %" PRId64 "%s%s\n", item->id,
+        char order[HL7_PATH_TEXT_SIZE] = ""; /* however it is spelt */
+        if (item->ordering_key)
+            hl7_path_format(&item->ordering_path, order);
+        buffer_printf(out, MARK "%s %s %s %" PRId64 " %s%s%s\n", item->id,
                       messaging_pattern_words[item->messaging_pattern],
-                      queue_type_words[item->queue_type], item->partitions,
-                      item->ordering_key ? " " : "", item->ordering_key ? item->ordering_key : "");
+                      queue_type_words[item->queue_type], item->partitions, item->class->name,
+                      item->ordering_key ? " " : "", order);
     }
 }
 
@@ -52,6 +59,7 @@ static void take_line(struct production *production, struct slice line)
     struct err err;
     struct slice id = next_word(&line), pattern = next_word(&line), type = next_word(&line),
                  partitions = next_word(&line);
+    (void)next_word(&line); /* the class is the file's to say */
     struct item *item = (struct item *)production_find(production, id);
     if (!item || !find_word(pattern, messaging_pattern_words, &shape.messaging_pattern) ||
         !find_word(type, queue_type_words, &shape.queue_type) ||
@@ -69,18 +77,94 @@ static void take_line(struct production *production, struct slice line)
         item->blocking.enabled = is_sync;
 }
 
+/* The next of our lines, behind the mark; false when there is none. */
+static bool next_line(struct slice *text, struct slice *ret_line)
+{
+    while (text->len) {
+        const char *end = memchr(text->ptr, '\n', text->len);
+        struct slice line = slice_of(text->ptr, end ? (size_t)(end - text->ptr) : text->len);
+        size_t mark = sizeof(MARK) - 1, used = line.len + (end != NULL);
+        *text = slice_of(text->ptr + used, text->len - used);
+        if (line.len > mark && memcmp(line.ptr, MARK, mark) == 0) {
+            *ret_line = slice_of(line.ptr + mark, line.len - mark);
+            return true;
+        }
+    }
+    return false;
+}
+
 struct production *production_parse_published(struct slice text,
                                               struct diagnostics *ret_diagnostics)
 {
     struct production *production = production_parse(text, ret_diagnostics);
-    while (production && text.len) {
-        const char *end = memchr(text.ptr, '\n', text.len);
-        size_t len = end ? (size_t)(end - text.ptr) : text.len;
-        size_t mark = sizeof(MARK) - 1;
-        if (len > mark && memcmp(text.ptr, MARK, mark) == 0)
-            take_line(production, slice_of(text.ptr + mark, len - mark));
-        len += end != NULL;
-        text = slice_of(text.ptr + len, text.len - len);
-    }
+    struct slice line;
+    while (production && next_line(&text, &line))
+        take_line(production, line);
     return production;
+}
+
+/* ---- which queues differ ---- */
+
+struct shape {
+    struct slice id, rest;
+};
+
+static int by_id(const void *left, const void *right)
+{
+    const struct shape *a = left, *b = right;
+    size_t least = a->id.len < b->id.len ? a->id.len : b->id.len;
+    int order = memcmp(a->id.ptr, b->id.ptr, least);
+    return order ? order : (a->id.len > b->id.len) - (a->id.len < b->id.len);
+}
+
+/* All lines, by id; the caller's to free. */
+static struct shape *read_shapes(struct slice text, size_t *ret_count)
+{
+    struct slice line, rest = text;
+    size_t count = 0;
+    while (next_line(&rest, &line))
+        count++;
+    struct shape *shapes = mem_array(count, sizeof(*shapes));
+    for (size_t i = 0; i < count && next_line(&text, &line); i++) {
+        shapes[i].id = next_word(&line);
+        shapes[i].rest = line;
+    }
+    if (count)
+        qsort(shapes, count, sizeof(*shapes), by_id);
+    *ret_count = count;
+    return shapes;
+}
+
+/* The type of queue is the second word of the rest; but for fifo the rule of order shapes nothing. */
+static struct slice what_counts(struct slice rest)
+{
+    struct slice all = rest;
+    (void)next_word(&rest);
+    if (slice_is(next_word(&rest), queue_type_words[QUEUE_FIFO]))
+        return all;
+    (void)next_word(&rest);
+    (void)next_word(&rest);
+    return slice_of(all.ptr, all.len - rest.len);
+}
+
+static bool same_shape(const struct shape *a, const struct shape *b)
+{
+    return slice_equal(what_counts(a->rest), what_counts(b->rest));
+}
+
+void production_changed_queues(struct slice before, struct slice after, struct buffer *out)
+{
+    size_t old_count, new_count, at = 0;
+    struct shape *old = read_shapes(before, &old_count), *new = read_shapes(after, &new_count);
+    for (size_t i = 0; i < old_count; i++) {
+        while (at < new_count && by_id(&new[at], &old[i]) < 0)
+            at++;
+        if (at < new_count && by_id(&new[at], &old[i]) == 0 && same_shape(&new[at], &old[i]))
+            continue;
+        if (out->len)
+            buffer_append_byte(out, ',');
+        buffer_append(out, old[i].id.ptr, old[i].id.len);
+    }
+    free(old);
+    free(new);
 }

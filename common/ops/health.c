@@ -62,7 +62,7 @@ static void copy_text(char *to, size_t size, const char *text)
     to[len] = '\0';
 }
 
-void health_set(struct health *health, const char *name, bool ok, const char *reason)
+static struct condition *find(struct health *health, const char *name)
 {
     struct condition *condition;
     STAILQ_FOREACH(condition, &health->conditions, entry)
@@ -70,6 +70,12 @@ void health_set(struct health *health, const char *name, bool ok, const char *re
         if (strncmp(condition->name, name, NAME_MAX_LEN - 1) == 0)
             break;
     }
+    return condition;
+}
+
+void health_set(struct health *health, const char *name, bool ok, const char *reason)
+{
+    struct condition *condition = find(health, name);
     if (!condition) {
         condition = mem_alloc(sizeof(*condition));
         copy_text(condition->name, sizeof(condition->name), name);
@@ -77,6 +83,15 @@ void health_set(struct health *health, const char *name, bool ok, const char *re
     }
     condition->ok = ok;
     copy_text(condition->reason, sizeof(condition->reason), reason);
+}
+
+void health_clear(struct health *health, const char *name)
+{
+    struct condition *condition = find(health, name);
+    if (!condition)
+        return;
+    STAILQ_REMOVE(&health->conditions, condition, condition, entry);
+    free(condition);
 }
 
 void health_set_server(struct health *health, const char *name, bool up, const char *reason)

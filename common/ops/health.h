@@ -19,6 +19,8 @@ struct health *health_free(struct health *health);
  * text, no content); it is shown with conditions that hold, too (a warning such as "listens without
  * TLS"), and may be NULL. */
 void health_set(struct health *health, const char *name, bool ok, const char *reason);
+/* It is no condition any more. */
+void health_clear(struct health *health, const char *name);
 /* The same for a server we depend on; also kept as the gauge hie_<name>_up. */
 void health_set_server(struct health *health, const char *name, bool up, const char *reason);
 /* Says, here and in the log, that a listener is open to other machines without TLS and tokens, as the production file allows. */

@@ -162,8 +162,6 @@ struct queue_ops {
     /* Takes the mirrors of these away: redriven or deleted. */
     void (*unbury)(struct queue *, const char *item, const struct uuid *ids, size_t count,
                    queue_done *done, void *arg);
-    void (*reply)(struct queue *, const char *item, struct uuid id, struct slice reply,
-                  int64_t ttl_ms, queue_done *done, void *arg); /* gives way to `replies` */
     /* Publishes replies and leaves them under their keys. A repeat publishes once more, but does not add a second element. */
     void (*replies)(struct queue *, const char *item, const struct queue_reply *replies,
                     size_t count, queue_done *done, void *arg);

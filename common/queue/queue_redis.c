@@ -52,6 +52,12 @@ struct op *op_new(struct queue *queue, const struct op_kind *kind, struct queue_
     op->queue = (struct queue_redis *)queue;
     op->kind = kind;
     op->name = name;
+    if (name.item) {
+        int len = snprintf(op->item, sizeof(op->item), "%s", name.item);
+        BUG_ON(len < 0 ||
+               (size_t)len >= sizeof(op->item)); /* ids are bounded where they are read */
+        op->name.item = op->item;
+    }
     op->arg = arg;
     return op;
 }

@@ -66,6 +66,7 @@ struct op {
     struct queue_redis *queue;
     const struct op_kind *kind;
     struct queue_name name;
+    char item[65];        /* name.item: the caller's may be gone by the answer */
     const char *consumer; /* or a worker, or NULL */
     STAILQ_ENTRY(op) deferred;
     struct err deferred_error;
@@ -92,11 +93,6 @@ struct op {
             int64_t now_ms;
             size_t max;
         } promote;
-        struct {
-            struct uuid id;
-            struct slice body;
-            int64_t ttl_ms;
-        } reply;
         struct {
             const struct queue_reply *replies;
             size_t from, to; /* of the command under way */
@@ -208,8 +204,6 @@ void queue_redis_bury(struct queue *queue, const char *item, const struct queue_
                       size_t count, queue_done *done, void *arg);
 void queue_redis_unbury(struct queue *queue, const char *item, const struct uuid *ids, size_t count,
                         queue_done *done, void *arg);
-void queue_redis_reply(struct queue *queue, const char *item, struct uuid id, struct slice body,
-                       int64_t ttl_ms, queue_done *done, void *arg);
 void queue_redis_replies(struct queue *queue, const char *item, const struct queue_reply *replies,
                          size_t count, queue_done *done, void *arg);
 void queue_redis_read_replies(struct queue *queue, const char *item, const struct uuid *ids,

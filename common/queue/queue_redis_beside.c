@@ -76,33 +76,6 @@ void queue_redis_unbury(struct queue *queue, const char *item, const struct uuid
 
 /* ---- replies ---- */
 
-static size_t reply_size(const struct op *op)
-{
-    return QUEUE_REDIS_HEAD + op->reply.body.len;
-}
-
-static void reply_build(const struct op *op, struct buffer *out)
-{
-    char id[UUID_TEXT_LEN + 1];
-    uuid_format(op->reply.id, id);
-    put_fcall(out, "hie1_reply", 1, 2);
-    put_key(out, op->queue, op->name, "reply", id);
-    redis_put_int(out, op->reply.ttl_ms);
-    redis_put_bulk(out, op->reply.body);
-}
-
-void queue_redis_reply(struct queue *queue, const char *item, struct uuid id, struct slice body,
-                       int64_t ttl_ms, queue_done *done, void *arg)
-{
-    static const struct op_kind kind = {reply_size, reply_build, answer_done, NULL};
-    struct op *op = op_new(queue, &kind, (struct queue_name){.item = item}, arg);
-    op->reply.id = id;
-    op->reply.body = body;
-    op->reply.ttl_ms = ttl_ms;
-    op->done = done;
-    op_start_over(op, ttl_ms > 0); /* no life, no key */
-}
-
 /* A batch of replies may be large: it goes out in commands of about BATCH_BYTES, one after the other. */
 static size_t batch_to(const struct op *op, size_t from)
 {

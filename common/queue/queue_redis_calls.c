@@ -359,7 +359,6 @@ const struct queue_ops queue_redis_ops = {
     .promote = promote,
     .bury = queue_redis_bury,
     .unbury = queue_redis_unbury,
-    .reply = queue_redis_reply,
     .replies = queue_redis_replies,
     .read_replies = queue_redis_read_replies,
     .slots = queue_redis_slots,

@@ -1,4 +1,4 @@
-/* Inside of the fleet: fleet.c has the process's side, fleet_change.c the items whose queues change. */
+/* Inside of the fleet: fleet.c has the process's side, fleet_change.c the items whose queues change, fleet_reload.c what publishes. */
 #ifndef HIE_STORE_FLEET_INTERNAL_H
 #define HIE_STORE_FLEET_INTERNAL_H
 
@@ -10,68 +10,82 @@
 /* The file's text and a line for each item. */
 #define FLEET_TEXT_MAX (2u * PRODUCTION_TEXT_MAX)
 
-/* An item whose queue changes its shape. */
+/* An item whose queue changes, as the store told it. */
 struct fleet_change {
-    struct fleet_change *next;
-    struct fleet *fleet;
+    TAILQ_ENTRY(fleet_change) link;
     char id[65];
     enum fleet_stage stage;
-    int64_t version; /* what was accepted under a lower one is finished first */
+    int64_t version, last_version, step; /* store.h: store_change */
+    bool old_sought;                     /* `old` is what there is */
+    const struct item *old;              /* CLOSING; NULL: this process cannot read that version */
+    struct production *old_production;   /* a reference, or NULL */
+};
+TAILQ_HEAD(fleet_changes, fleet_change);
+
+/* A look whether what is older has ended. */
+struct fleet_look {
+    LIST_ENTRY(fleet_look) link;
+    struct fleet *fleet;
+    char id[65];
+    int64_t version, last_version; /* what is asked about; the same: there is nothing more to ask */
     const struct item *old;
     struct production *old_production; /* a reference */
-    unsigned asking;                   /* calls under way that look whether it is finished */
+    unsigned calls;                    /* under way */
     bool unfinished;                   /* one of them found something, or failed */
-    bool dropped;                      /* freed with the last of them */
+    bool went_on;                      /* nothing is below `version`: now below last_version */
 };
 
-struct fleet_retired {
-    STAILQ_ENTRY(fleet_retired) link;
-    struct production *production; /* a reference */
-    int64_t at_us;                 /* monotonic */
+struct fleet_reload_state {
+    struct loop_task task;
+    fleet_reload_done *done; /* NULL: none is under way */
+    void *arg;
+    struct store_publication publication;
+    struct buffer text, changed, restart_keys;
+    char hash[PRODUCTION_HASH_SIZE];
+    int64_t began_version;
+    int64_t version;  /* published, and not yet in force here; 0: not published yet */
+    int64_t until_us; /* monotonic */
 };
 
 struct fleet {
     struct fleet_options options;
+    unsigned state;
     struct production *current; /* a reference */
-    bool queue_up, store_up, joined;
-    bool differs; /* this process's own file is another */
-    bool looking, attending;
-    unsigned
-        recovering; /* 1: joined, and what is under way is to be found out; above: calls under way and 1; 0: done */
-    int64_t asked_us, attended_us; /* monotonic */
-    int64_t lowest;                /* stage number that all live processes have reached */
-    int64_t said;                  /* our own, as last told */
-    STAILQ_HEAD(, fleet_retired) retired;
-    int64_t refused_version; /* said once */
-    char own_hash[PRODUCTION_HASH_SIZE];
-    struct buffer own_text; /* as it would be published */
-    struct loop_timer timer;
-    struct loop_task reload_task;
-    fleet_reload_done *reload_done; /* NULL: none is under way */
-    void *reload_arg;
-    struct buffer restart_keys;
-    struct fleet_change *changes;
+    bool queue_up, store_up;
+    bool asking;                /* the store is: from a tick to what follows from its answer */
+    int64_t asked_us, heard_us; /* monotonic: the last question, the last one that was answered */
+    int64_t settled_version;    /* as last told: nothing is under way from before it */
+    int64_t standing_version;   /* the fleet's, as last heard */
+    int64_t step, all_applied;  /* as last heard */
+    int64_t told_step;          /* our own, as last told */
+    int64_t refused_version;    /* that one this process cannot use; 0: none */
+    struct production *coming;  /* while asking: the next one in force, a reference */
+    struct fleet_changes changes, next; /* next: while asking */
     size_t change_count;
-    struct metric *version_metric, *differs_metric;
+    LIST_HEAD(, fleet_look) looks;
+    struct store_publication first; /* ALONE: our own */
+    struct buffer own_text;         /* as it would be published */
+    char own_hash[PRODUCTION_HASH_SIZE];
+    struct loop_timer timer;
+    struct fleet_reload_state reload;
+    struct metric *version_metric, *differs_metric, *changing_metric;
 };
 
 /* ---- fleet.c ---- */
-void fleet_take(struct fleet *fleet, const struct store_production *published);
-/* What it knows by now shows in readiness and metrics. */
-void fleet_tell_readiness(struct fleet *fleet);
 /* Ticks at once. */
 void fleet_hurry(struct fleet *fleet);
+void fleet_changes_free(struct fleet_changes *changes);
+struct fleet_change *fleet_change_find(const struct fleet_changes *changes, const char *item_id);
 
 /* ---- fleet_change.c ---- */
-struct fleet_change *fleet_find_change(const struct fleet *fleet, const char *item_id);
-/* The lowest version of a change that is CLOSING; 0: there is none. */
-int64_t fleet_closing_version(const struct fleet *fleet);
-/* Begins what differs between the two. */
-void fleet_changes_begin(struct fleet *fleet, struct production *before, struct production *after);
-/* This process has joined and heard the fleet: begins those changes of the version in force that are still under way. */
-void fleet_changes_recover(struct fleet *fleet);
-/* Looks which changes may go on. */
-void fleet_changes_look(struct fleet *fleet);
-void fleet_changes_drop(struct fleet *fleet);
+/* Looks which queues are finished, and has them closed. */
+void fleet_look(struct fleet *fleet);
+void fleet_looks_free(struct fleet *fleet);
+
+/* ---- fleet_reload.c ---- */
+void fleet_reload_init(struct fleet *fleet);
+void fleet_reload_done_with(struct fleet *fleet);
+/* Another version is in force, or some time went by. */
+void fleet_reload_look(struct fleet *fleet);
 
 #endif

@@ -59,6 +59,7 @@ struct reconciler {
     bool compare;   /* everything, the youngest rows too, without pauses */
     bool comparing; /* this round does */
     bool nudged;
+    bool elsewhere; /* another process has the lease */
     struct loop_timer timer;
     int64_t token;
     int64_t leased_at_us;
@@ -89,6 +90,8 @@ static void rest(struct reconciler *reconciler)
     if (reconciler->stopped)
         return;
     int64_t pause = reconciler->compare ? 0 : reconciler->nudged ? NUDGED_MS : REST_MS;
+    if (reconciler->elsewhere)
+        pause = REST_MS;
     loop_timer_set(&reconciler->timer, pause + (int64_t)random_below(REST_MS / 10));
 }
 
@@ -425,6 +428,7 @@ static void on_leased(void *arg, const struct err *err, int64_t token)
     if (err->code != ERR_NONE || token == 0 || reconciler->stopped ||
         (renewed && token != reconciler->token)) {
         reconciler->nudged = false; /* the lease's owner will find it */
+        reconciler->elsewhere = err->code == ERR_NONE && token == 0;
         if (renewed)
             give_up(reconciler);
         else
@@ -434,6 +438,7 @@ static void on_leased(void *arg, const struct err *err, int64_t token)
     if (token != reconciler->token)
         reconciler->full_after_us = 0; /* others looked meanwhile */
     reconciler->token = token;
+    reconciler->elsewhere = false;
     if (renewed)
         read_page(reconciler);
     else

@@ -43,16 +43,19 @@ static void split_light(struct reconciler_split *split, const struct item *item,
     split_add(split, row, &name, misfit);
 }
 
-/* A misfit goes where the item's settings of today say. */
+unsigned reconciler_partition(const struct item *item, const struct store_message *message)
+{
+    int partition = partition_of(item, message);
+    if (partition >= 0)
+        return (unsigned)partition;
+    return item->queue_type == QUEUE_FIFO ? item_partition(item, message->ordering_key, message->id)
+                                          : 0;
+}
+
 static void split_whole(struct reconciler_split *split, const struct item *item, size_t row,
                         const struct store_message *message)
 {
-    int partition = partition_of(item, message);
-    if (partition < 0)
-        partition = item->queue_type == QUEUE_FIFO
-                        ? (int)item_partition(item, message->ordering_key, message->id)
-                        : 0;
-    struct queue_name name = queue_name_of(item, (unsigned)partition);
+    struct queue_name name = queue_name_of(item, reconciler_partition(item, message));
     split_add(split, row, &name, false);
 }
 

@@ -29,6 +29,10 @@ struct reconciler_route {
     void *arg;
 };
 
+/* Where a whole row goes by the item's settings: the partition that it was accepted for, or, when it was accepted under others, that of
+ * its key. */
+unsigned reconciler_partition(const struct item *item, const struct store_message *message);
+
 /* Rows without a route are left alone. `whole`: the rows have their keys, and misfits go
  * where today's settings say; rows whose bodies were left out of a large answer are left alone. Otherwise a misfit is in the queue it
  * was accepted for. */

@@ -77,6 +77,9 @@ struct store_before {
     int64_t
         after_seq; /* all up to here has ended, and was whole (store_earlier_done); 0: from the low mark on */
     int64_t upto_seq; /* below this one; INT64_MAX: whatever there is */
+    size_t most;      /* rows of this one; it may have more when it has as many */
+    int64_t
+        below_version; /* accepted under a lower version of the production, or under none; 0: any */
 };
 struct store_earlier {
     struct uuid id;
@@ -183,6 +186,34 @@ struct store_production {
     int64_t at_us;
 };
 
+/* What a reload publishes. Borrowed until the completion. */
+struct store_publication {
+    struct slice text, hash;
+    const char *by;
+    int64_t base; /* the version that it follows; -1: it is to be the first one */
+    struct slice
+        changed; /* ids of the items whose queues it changes or takes away, separated by commas */
+};
+
+/* An item whose queue is changing. */
+struct store_change {
+    const char *item;
+    int64_t
+        version; /* what was accepted below it is finished in the queue as the version before had it */
+    int64_t last_version; /* changed it too, or the same */
+    bool closed;          /* that is done */
+    int64_t step;         /* when it last moved */
+};
+/* How the fleet stands. Valid during the callback. */
+struct store_standing {
+    int64_t version; /* the current one; 0: none is published */
+    int64_t step;    /* the last move of any change */
+    int64_t
+        all_applied; /* the version up to which all live processes have come, this one included */
+    const struct store_change *changes;
+    size_t count;
+};
+
 struct store;
 typedef void store_done(void *arg, const struct err *err);
 typedef void store_found(void *arg, const struct err *err,
@@ -212,8 +243,8 @@ typedef void store_dead_letters_done(void *arg, const struct err *err,
 typedef void store_ids_done(void *arg, const struct err *err, const struct uuid *ids, size_t count);
 typedef void store_production_done(void *arg, const struct err *err,
                                    const struct store_production *production);
-/* lowest: the version applied by all live members. */
-typedef void store_attended(void *arg, const struct err *err, int64_t lowest);
+typedef void store_attended(void *arg, const struct err *err,
+                            const struct store_standing *standing);
 typedef void store_older_done(void *arg, const struct err *err, bool any);
 
 struct store_ops {
@@ -232,8 +263,8 @@ struct store_ops {
     void (*claim)(struct store *, const char *worker, struct store_claim *rows, size_t count,
                   store_done *done, void *arg);
     /* fifo: the unfinished messages before those claimed, the lowest `limit` in order of seq. What the asker holds is among them. No
-     * more than STORE_BATCH_MAX parts, each partition once. Looks at every row of the partitions between the bounds until it has its
-     * `limit`: about a microsecond each. */
+     * more than STORE_BATCH_MAX parts, each partition once. Looks at every row of a partition between the bounds until it has its
+     * `most`: about a microsecond each. */
     void (*earlier)(struct store *, const char *item, enum messaging_pattern pattern,
                     const struct store_before *parts, size_t part_count, size_t limit,
                     store_earlier_done *done, void *arg);
@@ -292,18 +323,24 @@ struct store_ops {
                     store_ids_done *done, void *arg);
     void (*dismiss)(struct store *, const char *item, const struct uuid *ids, size_t count,
                     store_ids_done *done, void *arg);
-    /* Publishes a production as the fleet's next version, unless the current one has the same hash; tells the current one.
-     * `only_first`: nothing happens when there is one. */
-    void (*publish)(struct store *, struct slice text, struct slice hash, const char *by,
-                    bool only_first, store_production_done *done, void *arg);
-    /* That version, version 0 when there is none; and the current one, its text only when it is another than `known`. */
+    /* Publishes a production as the fleet's next version, unless the current one is not its base or has the same hash; tells the
+     * current one. Its changes begin with it. */
+    void (*publish)(struct store *, const struct store_publication *publication,
+                    store_production_done *done, void *arg);
+    /* That version, version 0 when there is none. */
     void (*production_of)(struct store *, int64_t version, store_production_done *done, void *arg);
-    void (*production)(struct store *, int64_t known, store_production_done *done, void *arg);
-    /* Says that this process lives and which version it has applied; tells the lowest version that a live process has applied. Called
-     * every second or so; who has not called for ttl_ms is gone. ttl_ms 0: it leaves. `kind`: "dispatcher", "worker". */
-    void (*attend)(struct store *, const char *id, const char *kind, int64_t version,
+    /* Says that this process lives, which version it has applied and up to which step it follows the changes; tells how the fleet
+     * stands. A closed change that all live processes follow goes on: to its next one, or the queue is open, and the change is not
+     * told any more. Called every second or so; who has not called for ttl_ms is gone. ttl_ms 0: it leaves. `kind`: "dispatcher",
+     * "worker". */
+    void (*attend)(struct store *, const char *id, const char *kind, int64_t version, int64_t step,
                    int64_t ttl_ms, store_attended *done, void *arg);
-    /* Are there unfinished messages of the item that were accepted under a version below this one, or under none? */
+    /* What was accepted for the item below that version is finished: its changes up to it are closed. Nothing happens while a live
+     * process has not applied it, or when it is none of the change's versions. Repeatable. */
+    void (*close_queue)(struct store *, const char *item, int64_t below, store_done *done,
+                        void *arg);
+    /* Are there unfinished messages of the item that were accepted under a version below this one, or under none? Those that are not
+     * due yet do not count, but for those of fifo queues. */
     void (*older)(struct store *, const char *item, int64_t version, store_older_done *done,
                   void *arg);
     /* Calls under way end without their completion. May be called from inside a completion. */

@@ -160,9 +160,9 @@ static const struct store_ops ops = {
     .redrive = store_pg_redrive,
     .dismiss = store_pg_dismiss,
     .publish = store_pg_publish,
-    .production = store_pg_production,
     .production_of = store_pg_production_of,
     .attend = store_pg_attend,
+    .close_queue = store_pg_close_queue,
     .older = store_pg_older,
     .free = store_pg_free,
 };

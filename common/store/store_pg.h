@@ -48,9 +48,9 @@ enum store_statement {
     STATEMENT_MAINTAIN_KEYS,
     STATEMENT_FORGET_GONE,
     STATEMENT_PUBLISH,
-    STATEMENT_PRODUCTION,
     STATEMENT_PRODUCTION_OF,
     STATEMENT_ATTEND,
+    STATEMENT_CLOSE_QUEUE,
     STATEMENT_OLDER,
     STATEMENT_COUNT,
 };
@@ -72,7 +72,7 @@ enum store_link { LINK_COMMITS, LINK_LOOKUPS, LINK_SCANS, LINK_COUNT };
 
 /* How far the log is whole: store_pg_fifo.c. */
 struct store_whole {
-    int64_t seq; /* no row up to here can still appear */
+    int64_t seq;                      /* no row up to here can still appear */
     int64_t closing_seq, closing_xid; /* the next one, once nobody below that id is open; 0: none */
     int64_t drawn;                    /* as the last answer saw it */
 };
@@ -216,13 +216,14 @@ void store_pg_redrive(struct store *, const char *item, const struct uuid *ids, 
                       store_ids_done *done, void *arg);
 void store_pg_dismiss(struct store *, const char *item, const struct uuid *ids, size_t count,
                       store_ids_done *done, void *arg);
-void store_pg_publish(struct store *, struct slice text, struct slice hash, const char *by,
-                      bool only_first, store_production_done *done, void *arg);
-void store_pg_production(struct store *, int64_t known, store_production_done *done, void *arg);
+void store_pg_publish(struct store *, const struct store_publication *publication,
+                      store_production_done *done, void *arg);
 void store_pg_production_of(struct store *, int64_t version, store_production_done *done,
                             void *arg);
 void store_pg_attend(struct store *, const char *id, const char *kind, int64_t version,
-                     int64_t ttl_ms, store_attended *done, void *arg);
+                     int64_t step, int64_t ttl_ms, store_attended *done, void *arg);
+void store_pg_close_queue(struct store *, const char *item, int64_t below, store_done *done,
+                          void *arg);
 void store_pg_older(struct store *, const char *item, int64_t version, store_older_done *done,
                     void *arg);
 

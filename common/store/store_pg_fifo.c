@@ -5,26 +5,31 @@
 
 /* clang-format off */
 /* The first line tells how far the log is whole (note_whole). What is unfinished is a straggler, or above the mark and its first run has
- * no end. $1 item, $2 pattern, $3 partitions, $4 after, $5 up to, $6 rows at most. */
+ * no end. $1 item, $2 pattern, $3 partitions, $4 after, $5 up to, $6 rows at most, $7 below
+ * that version, INT64_MAX: any. The versions of stragglers are looked up one by one: they are few; $8 rows of each partition. */
 static const struct pg_statement earlier_statement = {
     STATEMENT_EARLIER,
     "SELECT NULL::uuid, pg_snapshot_xmin(pg_current_snapshot())::text::int8,"
     " pg_snapshot_xmax(pg_current_snapshot())::text::int8,"
     " CASE WHEN q.is_called THEN q.last_value ELSE 0 END FROM hie.accepted_seq q UNION ALL ("
     "SELECT x.correlation_id, p.partition, x.seq, 0 FROM (SELECT unnest($3::int2[]) AS partition,"
-    " unnest($4::int8[]) AS after_seq, unnest($5::int8[]) AS upto_seq) p, LATERAL ("
+    " unnest($4::int8[]) AS after_seq, unnest($5::int8[]) AS upto_seq,"
+    " unnest($7::int8[]) AS below_version, unnest($8::int8[]) AS most) p, LATERAL ("
     "(SELECT s.seq, s.correlation_id FROM hie.stragglers s"
     " WHERE s.item = $1::text AND s.pattern = $2::int8::int2 AND s.partition = p.partition"
     " AND s.seq > p.after_seq AND s.seq < p.upto_seq"
     " AND (SELECT true FROM hie.ended e WHERE e.correlation_id = s.correlation_id"
-    " AND e.run = s.run) IS NULL ORDER BY s.seq LIMIT $6::int8)"
+    " AND e.run = s.run) IS NULL AND (p.below_version = 9223372036854775807 OR coalesce((SELECT"
+    " b.version FROM hie.accepted b WHERE b.correlation_id = s.correlation_id LIMIT 1), 0)"
+    " < p.below_version) ORDER BY s.seq LIMIT p.most)"
     " UNION ALL "
     "(SELECT a.seq, a.correlation_id FROM hie.accepted a"
     " WHERE a.item = $1::text AND a.pattern = $2::int8::int2 AND a.partition = p.partition"
     " AND a.seq > greatest(p.after_seq, (SELECT m.low FROM hie.marks m WHERE m.name = 'low'))"
-    " AND a.seq < p.upto_seq AND (SELECT true FROM hie.ended e"
+    " AND a.seq < p.upto_seq AND coalesce(a.version, 0) < p.below_version"
+    " AND (SELECT true FROM hie.ended e"
     " WHERE e.correlation_id = a.correlation_id AND e.run = 1) IS NULL"
-    " ORDER BY a.seq LIMIT $6::int8)) x ORDER BY x.seq LIMIT $6::int8)"};
+    " ORDER BY a.seq LIMIT p.most)) x ORDER BY x.seq LIMIT $6::int8)"};
 static const struct pg_statement own_statement = {
     STATEMENT_OWN, "SELECT item, pattern, partition, token, wanted"
                    " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::int8)"};
@@ -62,6 +67,14 @@ static void encode_earlier(struct pg_request *request, struct pg_params *params)
         pg_put_int8(params, op->parts[i].upto_seq);
     pg_param_end(params);
     pg_param_int8(params, (int64_t)op->limit + 1);
+    pg_array_begin(params, PG_INT8, op->part_count);
+    for (size_t i = 0; i < op->part_count; i++)
+        pg_put_int8(params, op->parts[i].below_version ? op->parts[i].below_version : INT64_MAX);
+    pg_param_end(params);
+    pg_array_begin(params, PG_INT8, op->part_count);
+    for (size_t i = 0; i < op->part_count; i++)
+        pg_put_int8(params, (int64_t)op->parts[i].most);
+    pg_param_end(params);
 }
 
 /* A writer has its transaction id before it draws a seq. So all who drew up to the last value that one answer saw have lower ids than

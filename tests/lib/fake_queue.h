@@ -19,7 +19,6 @@ enum fake_queue_op {
     FAKE_RETRY,
     FAKE_PROMOTE,
     FAKE_BURY,
-    FAKE_QUEUE_REPLY,
     FAKE_DEPTH,
     FAKE_MISSING,
     FAKE_HELD,
@@ -146,16 +145,6 @@ static inline void fake_unbury(struct queue *queue, const char *item, const stru
     fake_queue_add(queue, FAKE_UNBURY, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
-static inline void fake_queue_reply(struct queue *queue, const char *item, struct uuid id,
-                                    struct slice reply, int64_t ttl_ms, queue_done *done, void *arg)
-{
-    (void)id;
-    (void)reply;
-    (void)ttl_ms;
-    struct queue_name name = {.item = item};
-    fake_queue_add(queue, FAKE_QUEUE_REPLY, name, 1, FAKE_QUEUE_DONE(done), arg);
-}
-
 static inline void fake_depth(struct queue *queue, struct queue_name name, queue_depth_done *done,
                               void *arg)
 {
@@ -227,7 +216,6 @@ static const struct queue_ops fake_queue_ops = {
     .retry = fake_retry,
     .promote = fake_promote,
     .bury = fake_bury,
-    .reply = fake_queue_reply,
     .depth = fake_depth,
     .missing = fake_missing,
     .held = fake_held,

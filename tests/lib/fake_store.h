@@ -33,9 +33,10 @@ enum fake_store_op {
     FAKE_REDRIVE,
     FAKE_DISMISS,
     FAKE_PUBLISH,
-    FAKE_PRODUCTION,
+    FAKE_PRODUCTION_OF,
     FAKE_ATTEND,
     FAKE_OLDER,
+    FAKE_CLOSE_QUEUE,
 };
 
 struct fake_store_call {
@@ -52,8 +53,9 @@ struct fake_store_call {
     const char *name;  /* item, holder's or member's name, who published */
     struct slice text; /* of a production */
     size_t count;
-    int64_t number; /* after_seq, new_low, ttl_ms, limit, known version, version */
-    bool only_first;
+    int64_t number; /* after_seq, new_low, ttl_ms, limit, version, base */
+    int64_t step, ttl_ms;
+    struct slice hash, changed; /* of a production */
     void (*done)(void);
     void *arg;
 };
@@ -245,31 +247,41 @@ static inline void fake_dismiss(struct store *store, const char *item, const str
     call->ids = ids;
 }
 
-static inline void fake_publish(struct store *store, struct slice text, struct slice hash,
-                                const char *by, bool only_first, store_production_done *done,
-                                void *arg)
+static inline void fake_publish(struct store *store, const struct store_publication *publication,
+                                store_production_done *done, void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_PUBLISH, 1, FAKE_DONE(done), arg);
-    (void)hash;
-    call->name = by;
-    call->text = text;
-    call->only_first = only_first;
+    call->name = publication->by;
+    call->text = publication->text;
+    call->hash = publication->hash;
+    call->changed = publication->changed;
+    call->number = publication->base;
 }
 
-static inline void fake_production(struct store *store, int64_t known, store_production_done *done,
-                                   void *arg)
+static inline void fake_production_of(struct store *store, int64_t version,
+                                      store_production_done *done, void *arg)
 {
-    fake_store_add(store, FAKE_PRODUCTION, 1, FAKE_DONE(done), arg)->number = known;
+    fake_store_add(store, FAKE_PRODUCTION_OF, 1, FAKE_DONE(done), arg)->number = version;
 }
 
 static inline void fake_attend(struct store *store, const char *id, const char *kind,
-                               int64_t version, int64_t ttl_ms, store_attended *done, void *arg)
+                               int64_t version, int64_t step, int64_t ttl_ms, store_attended *done,
+                               void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_ATTEND, 1, FAKE_DONE(done), arg);
     (void)kind;
-    (void)ttl_ms;
     call->name = id;
     call->number = version;
+    call->step = step;
+    call->ttl_ms = ttl_ms;
+}
+
+static inline void fake_close_queue(struct store *store, const char *item, int64_t below,
+                                    store_done *done, void *arg)
+{
+    struct fake_store_call *call = fake_store_add(store, FAKE_CLOSE_QUEUE, 1, FAKE_DONE(done), arg);
+    call->name = item;
+    call->number = below;
 }
 
 static inline void fake_older(struct store *store, const char *item, int64_t version,
@@ -305,8 +317,9 @@ static const struct store_ops fake_store_ops = {
     .redrive = fake_redrive,
     .dismiss = fake_dismiss,
     .publish = fake_publish,
-    .production = fake_production,
+    .production_of = fake_production_of,
     .attend = fake_attend,
+    .close_queue = fake_close_queue,
     .older = fake_older,
 };
 
@@ -358,6 +371,7 @@ static inline void fake_store_answer_flags(struct fake_store_call *call, const s
 static inline bool fake_store_lose_more(const struct fake_store_call *call, const struct err *lost)
 {
     const struct store_production none = {.version = 0};
+    const struct store_standing nowhere = {.version = 0};
     switch (call->op) {
     case FAKE_EARLIER:
         ((store_earlier_done *)call->done)(call->arg, lost, NULL, 0, false, 0);
@@ -373,11 +387,11 @@ static inline bool fake_store_lose_more(const struct fake_store_call *call, cons
         ((store_ids_done *)call->done)(call->arg, lost, NULL, 0);
         return true;
     case FAKE_PUBLISH:
-    case FAKE_PRODUCTION:
+    case FAKE_PRODUCTION_OF:
         ((store_production_done *)call->done)(call->arg, lost, &none);
         return true;
     case FAKE_ATTEND:
-        ((store_attended *)call->done)(call->arg, lost, 0);
+        ((store_attended *)call->done)(call->arg, lost, &nowhere);
         return true;
     case FAKE_OLDER:
         ((store_older_done *)call->done)(call->arg, lost, false);

@@ -67,7 +67,6 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_RETRY:
     case OP_BURY:
     case OP_UNBURY:
-    case OP_REPLY:
     case OP_REPLIES:
     case OP_HEARTBEAT:
     case OP_LEAVE:
@@ -252,15 +251,6 @@ static void unbury(struct queue *queue, const char *item, const struct uuid *ids
     send(queue, new_call(queue, OP_UNBURY, item, count, DONE(done), arg));
 }
 
-static void reply(struct queue *queue, const char *item, struct uuid id, struct slice text,
-                  int64_t ttl_ms, queue_done *done, void *arg)
-{
-    (void)id;
-    (void)text;
-    (void)ttl_ms;
-    send(queue, new_call(queue, OP_REPLY, item, 1, DONE(done), arg)); /* nobody uses it any more */
-}
-
 static int64_t status_of(const char *word)
 {
     int64_t status = 0;
@@ -367,7 +357,6 @@ static const struct queue_ops queue_ops = {.enqueue = enqueue,
                                            .promote = promote,
                                            .bury = bury,
                                            .unbury = unbury,
-                                           .reply = reply,
                                            .replies = replies,
                                            .read_replies = read_replies,
                                            .slots = slots,

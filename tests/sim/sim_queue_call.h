@@ -17,7 +17,6 @@ enum queue_op {
     OP_PROMOTE,
     OP_BURY,
     OP_UNBURY,
-    OP_REPLY,
     OP_REPLIES,
     OP_READ_REPLIES,
     OP_SLOTS,

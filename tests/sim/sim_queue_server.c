@@ -166,7 +166,6 @@ void queue_call_execute(struct sim_call *sim_call)
         break;
     case OP_BURY:
     case OP_UNBURY:
-    case OP_REPLY:
     case OP_READ_REPLIES: /* looked at when the answer is there: it is the same */
     case OP_HEARTBEAT:
         break;

@@ -46,13 +46,18 @@ static void complete_production(struct store_call *call, const struct err *err)
 {
     int64_t version = err->code == ERR_NONE ? call->result : 0;
     const struct redis_content *content = pg_production(version);
-    bool is_known = call->op == OP_PRODUCTION && version == call->number;
     struct store_production published = {.version = version};
     if (content) {
         published.hash = content->key;
-        published.text = is_known ? slice_of(NULL, 0) : body_slice(content->body);
+        published.text = body_slice(content->body);
     }
     ((store_production_done *)call->done)(call->arg, err, &published);
+}
+
+static void complete_attend(struct store_call *call, const struct err *err)
+{
+    struct store_standing standing = {.version = pg_version(), .all_applied = call->result};
+    ((store_attended *)call->done)(call->arg, err, &standing);
 }
 
 static void complete(struct sim_call *sim_call, const struct err *err)
@@ -102,12 +107,11 @@ static void complete(struct sim_call *sim_call, const struct err *err)
         ((store_counts_done *)call->done)(call->arg, err, call->counts, results);
         return;
     case OP_PUBLISH:
-    case OP_PRODUCTION:
     case OP_PRODUCTION_OF:
         complete_production(call, err);
         return;
     case OP_ATTEND:
-        ((store_attended *)call->done)(call->arg, err, call->result);
+        complete_attend(call, err);
         return;
     case OP_OLDER:
         ((store_older_done *)call->done)(call->arg, err, call->found);
@@ -408,40 +412,43 @@ static void counts(struct store *store, store_counts_done *done, void *arg)
     send(store, new_call(store, OP_COUNTS, 0, DONE(done), arg));
 }
 
-static void publish(struct store *store, struct slice text, struct slice hash, const char *by,
-                    bool only_first, store_production_done *done, void *arg)
+static void publish(struct store *store, const struct store_publication *publication,
+                    store_production_done *done, void *arg)
 {
     struct store_call *call = new_call(store, OP_PUBLISH, 0, DONE(done), arg);
-    (void)by;
-    call->text = redis_content_new(hash, slice_of(NULL, 0), body_of(text.ptr, text.len));
-    call->only_first = only_first;
+    struct slice text = publication->text;
+    call->text =
+        redis_content_new(publication->hash, slice_of(NULL, 0), body_of(text.ptr, text.len));
+    call->only_first = publication->base < 0;
     send(store, call);
-}
-
-static void ask_version(struct store *store, enum store_op op, int64_t version,
-                        store_production_done *done, void *arg)
-{
-    struct store_call *call = new_call(store, op, 0, DONE(done), arg);
-    call->number = version;
-    send(store, call);
-}
-
-static void production(struct store *store, int64_t version, store_production_done *done, void *arg)
-{
-    ask_version(store, OP_PRODUCTION, version, done, arg);
 }
 
 static void production_of(struct store *store, int64_t version, store_production_done *done,
                           void *arg)
 {
-    ask_version(store, OP_PRODUCTION_OF, version, done, arg);
+    struct store_call *call = new_call(store, OP_PRODUCTION_OF, 0, DONE(done), arg);
+    call->number = version;
+    send(store, call);
+}
+
+/* No run changes its production. */
+static void close_queue(struct store *store, const char *item, int64_t below, store_done *done,
+                        void *arg)
+{
+    (void)store;
+    (void)item;
+    (void)below;
+    (void)done;
+    (void)arg;
+    BUG_ON(true);
 }
 
 static void attend(struct store *store, const char *id, const char *kind, int64_t version,
-                   int64_t ttl_ms, store_attended *done, void *arg)
+                   int64_t step, int64_t ttl_ms, store_attended *done, void *arg)
 {
     struct store_call *call = new_call(store, OP_ATTEND, 0, DONE(done), arg);
     (void)kind;
+    (void)step;
     snprintf(call->holder, sizeof(call->holder), "%s", id);
     call->number = version;
     call->limit = (size_t)ttl_ms;
@@ -486,7 +493,7 @@ static const struct store_ops store_ops = {.accept = accept_messages,
                                            .production_of = production_of,
                                            .attend = attend,
                                            .older = older,
-                                           .production = production,
+                                           .close_queue = close_queue,
                                            .free = free_store};
 
 /* ---- life ---- */

@@ -26,7 +26,6 @@ enum store_op {
     OP_MAINTAIN,
     OP_COUNTS,
     OP_PUBLISH,
-    OP_PRODUCTION,
     OP_PRODUCTION_OF,
     OP_ATTEND,
     OP_OLDER,

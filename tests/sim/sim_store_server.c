@@ -28,7 +28,6 @@ const struct store_op_info store_op_info[] = {
     [OP_MAINTAIN] = {"maintain", SIM_SCANS, true},
     [OP_COUNTS] = {"counts", SIM_SCANS, false},
     [OP_PUBLISH] = {"publish", SIM_SCANS, true},
-    [OP_PRODUCTION] = {"production", SIM_SCANS, false},
     [OP_PRODUCTION_OF] = {"production_of", SIM_SCANS, false},
     [OP_ATTEND] = {"attend", SIM_SCANS, true},
     [OP_OLDER] = {"older", SIM_SCANS, false},
@@ -92,14 +91,14 @@ static void execute_earlier(struct store_call *call)
     call->earlier = mem_array(call->limit + 1, sizeof(*call->earlier));
     TAILQ_FOREACH(row, &postgres.accepted, by_seq)
     {
-        bool asked = false;
+        struct store_before *of = NULL;
         if (!pg_is_unfinished(row) || strcmp(row->item, call->name) != 0)
             continue;
-        for (size_t i = 0; i < call->count; i++)
-            asked |= (int)call->before[i].partition == row->partition &&
-                     row->seq > call->before[i].after_seq && row->seq < call->before[i].upto_seq;
-        if (!asked)
+        for (size_t i = 0; !of && i < call->count; i++)
+            of = (int)call->before[i].partition == row->partition ? &call->before[i] : NULL;
+        if (!of || row->seq <= of->after_seq || row->seq >= of->upto_seq || of->most == 0)
             continue;
+        of->most--;
         if (call->result_count == call->limit) {
             call->full = true;
             return;
@@ -314,9 +313,6 @@ void store_call_execute(struct sim_call *sim_call)
         break;
     case OP_PUBLISH:
         pg_publish(call->text, call->only_first);
-        call->result = pg_version();
-        break;
-    case OP_PRODUCTION:
         call->result = pg_version();
         break;
     case OP_PRODUCTION_OF:

@@ -81,31 +81,6 @@ START_TEST(dead_letters_are_capped)
 }
 END_TEST
 
-START_TEST(reply_is_left_once)
-{
-    struct uuid id = uuid_new(clock_wall_ms());
-    char text[UUID_TEXT_LEN + 1];
-    uuid_format(id, text);
-    for (int i = 0; i < 2; i++) {
-        struct result result = {0};
-        door.queue->ops->reply(door.queue, "ADT", id, slice_of("AA\0|", 4), 60000, on_done,
-                               &result);
-        wait_ok(&result);
-    }
-    ck_assert_int_eq(redis_server_integer(&server, "LLEN hie:{ADT}:reply:%s", text), 1);
-    long long ttl = redis_server_integer(&server, "PTTL hie:{ADT}:reply:%s", text);
-    ck_assert(ttl > 0 && ttl <= 60000);
-    redisReply *reply = redis_server_command(&server, "LPOP hie:{ADT}:reply:%s", text);
-    ck_assert_uint_eq(reply->len, 4);
-    ck_assert(memcmp(reply->str, "AA\0|", 4) == 0);
-    freeReplyObject(reply);
-    struct result result = {0};
-    door.queue->ops->reply(door.queue, "ADT", id, slice_of("AA", 2), 0, on_done, &result);
-    wait_ok(&result);
-    ck_assert_int_eq(redis_server_integer(&server, "EXISTS hie:{ADT}:reply:%s", text), 0);
-}
-END_TEST
-
 START_TEST(heartbeat_and_leave)
 {
     struct result result = {0};
@@ -159,7 +134,6 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, dead_letters);
     tcase_add_test(tests, dead_letters_are_capped);
-    tcase_add_test(tests, reply_is_left_once);
     tcase_add_test(tests, heartbeat_and_leave);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

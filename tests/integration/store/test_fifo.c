@@ -46,7 +46,7 @@ static struct store_message fifo_message(struct fixture *f, int partition)
 START_TEST(test_how_far_the_log_is_whole)
 {
     struct fixture f;
-    struct store_before part = {.partition = 0, .upto_seq = INT64_MAX};
+    struct store_before part = {.partition = 0, .upto_seq = INT64_MAX, .most = 10};
     open_store(&f);
     PGconn *conn = connect_raw(f.database);
     fifo_message(&f, 0);
@@ -85,7 +85,7 @@ START_TEST(test_earlier)
                          retry = end_of(&m[0], STORE_RETRY, 1);
     ck_assert(settle_one(&f, &end) && settle_one(&f, &retry));
 
-    struct store_before zero[] = {{0, 0, m[9].seq}}, all[] = {{0, 0, INT64_MAX}};
+    struct store_before zero[] = {{0, 0, m[9].seq, 10}}, all[] = {{0, 0, INT64_MAX, 10}};
     struct earlier got = earlier_of(&f, zero, 1, 10);
     ck_assert_uint_eq(got.count, 2);
     ck_assert(uuid_equal(got.rows[0].id, m[0].id) && uuid_equal(got.rows[1].id, m[6].id));
@@ -93,7 +93,7 @@ START_TEST(test_earlier)
     ck_assert(!got.full);
     got = earlier_of(&f, all, 1, 10);
     ck_assert_uint_eq(got.count, 3);
-    struct store_before two[] = {{2, m[2].seq, m[11].seq}, {1, m[1].seq - 1, m[7].seq + 1}};
+    struct store_before two[] = {{2, m[2].seq, m[11].seq, 10}, {1, m[1].seq - 1, m[7].seq + 1, 10}};
     got = earlier_of(&f, two, 2, 10);
     ck_assert_uint_eq(got.count, 5); /* in the order of seq, whatever the partition */
     const int expected[] = {1, 4, 5, 7, 8};
@@ -106,8 +106,12 @@ START_TEST(test_earlier)
     ck_assert(uuid_equal(got.rows[3].id, m[7].id));
     got = earlier_of(&f, two, 2, 5);
     ck_assert(got.count == 5 && !got.full);
+    two[1].most = 1;
+    got = earlier_of(&f, two, 2, 5);
+    ck_assert(got.count == 3 && !got.full);
+    ck_assert(uuid_equal(got.rows[0].id, m[1].id) && uuid_equal(got.rows[2].id, m[8].id));
     ck_assert_uint_eq(earlier_of(&f, two, 0, 5).count, 0);
-    struct store_before none[] = {{9, 0, INT64_MAX}};
+    struct store_before none[] = {{9, 0, INT64_MAX, 10}};
     ck_assert_uint_eq(earlier_of(&f, none, 1, 5).count, 0);
     close_store(&f);
 }
@@ -133,7 +137,8 @@ START_TEST(test_earlier_stragglers)
         mark_ok(&f, token, INT64_MAX);
     ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT low FROM hie.marks"), 20000);
     struct store_message late = fifo_message(&f, 0);
-    struct store_before both[] = {{0, 0, INT64_MAX}, {1, 0, INT64_MAX}}, after[] = {{0, 11, 15001}};
+    struct store_before both[] = {{0, 0, INT64_MAX, 10}, {1, 0, INT64_MAX, 10}},
+                        after[] = {{0, 11, 15001, 10}};
     struct earlier got = earlier_of(&f, both, 2, 10);
     ck_assert_uint_eq(got.count, 5);
     const int64_t seqs[] = {10, 11, 12, 15000, late.seq};

@@ -23,18 +23,24 @@ static void on_production(void *arg, const struct err *err, const struct store_p
              p->hash.len ? p->hash.ptr : "");
 }
 
-static struct told publish(struct fixture *f, const char *text, const char *hash, bool only_first)
+static struct told publish(struct fixture *f, const char *text, const char *hash, int64_t base,
+                           const char *changed)
 {
     struct told told = {0};
-    CALL(f, told, publish, slice_text(text), slice_text(hash), "me", only_first, on_production);
+    struct store_publication publication = {.text = slice_text(text),
+                                            .hash = slice_text(hash),
+                                            .by = "me",
+                                            .base = base,
+                                            .changed = slice_text(changed)};
+    CALL(f, told, publish, &publication, on_production);
     ck_assert_int_eq(told.err.code, ERR_NONE);
     return told;
 }
 
-static struct told current(struct fixture *f, int64_t known)
+static struct told version_of(struct fixture *f, int64_t version)
 {
     struct told told = {0};
-    CALL(f, told, production, known, on_production);
+    CALL(f, told, production_of, version, on_production);
     ck_assert_int_eq(told.err.code, ERR_NONE);
     return told;
 }
@@ -43,24 +49,25 @@ START_TEST(test_publish)
 {
     struct fixture f;
     open_store(&f);
-    ck_assert_int_eq(current(&f, 0).version, 0);
-    struct told first = publish(&f, "items: []", "h1", true);
+    ck_assert_int_eq(version_of(&f, 1).version, 0);
+    struct told first = publish(&f, "items: []", "h1", -1, "");
     ck_assert_int_eq(first.version, 1);
     ck_assert_str_eq(first.text, "items: []");
     ck_assert_int_gt(first.at_us, 0);
-    struct told other = publish(&f, "items: [a]", "h2", true); /* there is one */
+    struct told other = publish(&f, "items: [a]", "h2", -1, ""); /* there is one */
     ck_assert_int_eq(other.version, 1);
     ck_assert_str_eq(other.text, "items: []");
     ck_assert_str_eq(other.hash, "h1");
-    ck_assert_int_eq(publish(&f, "items: []", "h1", false).version, 1);
-    ck_assert_int_eq(publish(&f, "items: [a]", "h2", false).version, 2);
-    ck_assert_int_eq(publish(&f, "items: []", "h1", false).version, 3); /* back again */
-    struct told now = current(&f, 2);
-    ck_assert_int_eq(now.version, 3);
-    ck_assert_str_eq(now.text, "items: []");
-    now = current(&f, 3);
-    ck_assert(now.version == 3 && now.text_len == 0);
-    ck_assert_str_eq(now.hash, "h1");
+    ck_assert_int_eq(publish(&f, "items: []", "h1", 1, "").version, 1); /* says the same */
+    ck_assert_int_eq(publish(&f, "items: [a]", "h2", 1, "").version, 2);
+    other =
+        publish(&f, "items: [b]", "h3", 1, ""); /* on top of what is not the last one any more */
+    ck_assert_int_eq(other.version, 2);
+    ck_assert_str_eq(other.text, "items: [a]");
+    ck_assert_int_eq(publish(&f, "items: []", "h1", 2, "").version, 3); /* back again */
+    ck_assert_str_eq(version_of(&f, 2).text, "items: [a]");
+    ck_assert_str_eq(version_of(&f, 3).hash, "h1");
+    ck_assert_int_eq(version_of(&f, 4).version, 0);
     ck_assert_str_eq(pg_server_sql(&server, f.database,
                                    "SELECT string_agg(by || version, ' ' ORDER BY version) FROM "
                                    "hie.productions"),
@@ -78,10 +85,13 @@ START_TEST(test_odd_texts)
     char *text = mem_alloc(len);
     memset(text, 0xff, len);
     struct told told = {0}, none = {0};
-    CALL(&f, told, publish, slice_of(text, len), slice_of("\0\xff", 2), "me", false, on_production);
+    struct store_publication long_one = {
+        .text = slice_of(text, len), .hash = slice_of("\0\xff", 2), .by = "me"};
+    struct store_publication empty = {.hash = SLICE_LITERAL("x"), .by = "M\xfcller", .base = 1};
+    CALL(&f, told, publish, &long_one, on_production);
     ck_assert_int_eq(told.err.code, ERR_NONE);
     ck_assert_uint_eq(told.text_len, len);
-    CALL(&f, none, publish, slice_of(NULL, 0), slice_of("x", 1), "M\xfcller", false, on_production);
+    CALL(&f, none, publish, &empty, on_production);
     ck_assert_int_eq(none.err.code, ERR_NONE);
     ck_assert(none.version == 2 && none.text_len == 0);
     free(text);
@@ -89,41 +99,79 @@ START_TEST(test_odd_texts)
 }
 END_TEST
 
-/* Reloads at the same moment get versions in a row. */
+/* Of reloads at the same moment on one base one is the next; the others hear which. */
 START_TEST(test_publish_race)
 {
     enum { COUNT = 20 };
     struct fixture f, g;
     struct told told[COUNT];
+    struct store_publication publications[COUNT];
     char texts[COUNT][16];
     memset(told, 0, sizeof(told));
     open_store(&f);
     open_beside(&g, &f);
+    publish(&f, "first", "first", -1, "");
     for (int i = 0; i < COUNT; i++) {
         struct store *store = i % 2 ? f.store : g.store;
         snprintf(texts[i], sizeof(texts[i]), "text %d", i);
-        store->ops->publish(store, slice_text(texts[i]), slice_text(texts[i]), "me", false,
-                            on_production, &told[i]);
+        publications[i] = (struct store_publication){
+            .text = slice_text(texts[i]), .hash = slice_text(texts[i]), .by = "me", .base = 1};
+        store->ops->publish(store, &publications[i], on_production, &told[i]);
     }
-    bool seen[COUNT + 1] = {false};
+    int ours = 0;
     for (int i = 0; i < COUNT; i++) {
         run_until(f.loop, &told[i].calls, 0);
         ck_assert_int_eq(told[i].err.code, ERR_NONE);
-        ck_assert(told[i].version >= 1 && told[i].version <= COUNT && !seen[told[i].version]);
-        seen[told[i].version] = true;
-        ck_assert_str_eq(told[i].text, texts[i]);
+        ck_assert_int_eq(told[i].version, 2);
+        ours += strcmp(told[i].text, texts[i]) == 0;
     }
+    ck_assert_int_eq(ours, 1);
     close_beside(&g);
     close_store(&f);
 }
 END_TEST
 
+/* ---- members and changes ---- */
+
+struct standing {
+    int calls;
+    struct err err;
+    int64_t version, step, all_applied;
+    char changes[256]; /* "A 2-3 closed, B 2-2" */
+};
+
+static void on_attended(void *arg, const struct err *err, const struct store_standing *told)
+{
+    struct standing *standing = arg;
+    size_t len = 0;
+    standing->calls++;
+    standing->err = *err;
+    standing->version = told->version;
+    standing->step = told->step;
+    standing->all_applied = told->all_applied;
+    standing->changes[0] = '\0';
+    for (size_t i = 0; i < told->count; i++) {
+        const struct store_change *change = &told->changes[i];
+        len += (size_t)snprintf(standing->changes + len, sizeof(standing->changes) - len,
+                                "%s%s %lld-%lld%s", i ? ", " : "", change->item,
+                                (long long)change->version, (long long)change->last_version,
+                                change->closed ? " closed" : "");
+        ck_assert_int_le(change->step, told->step);
+    }
+}
+
+static struct standing attend_at(struct fixture *f, const char *id, int64_t version, int64_t step,
+                                 int64_t ttl_ms)
+{
+    struct standing standing = {0};
+    CALL(f, standing, attend, id, "worker", version, step, ttl_ms, on_attended);
+    ck_assert_int_eq(standing.err.code, ERR_NONE);
+    return standing;
+}
+
 static int64_t attend(struct fixture *f, const char *id, int64_t version, int64_t ttl_ms)
 {
-    struct answer answer = {0};
-    CALL(f, answer, attend, id, "worker", version, ttl_ms, on_number);
-    ck_assert_int_eq(answer.err.code, ERR_NONE);
-    return answer.number;
+    return attend_at(f, id, version, 0, ttl_ms).all_applied;
 }
 
 START_TEST(test_attend)
@@ -139,8 +187,102 @@ START_TEST(test_attend)
     ck_assert_int_eq(attend(&f, "a", 4, 60000), 0);
     ck_assert_int_eq(attend(&f, "c", 5, 60000), 4);
     ck_assert_int_eq(attend(&f, "a", 6, 60000), 5);
-    ck_assert_int_eq(attend(&f, "c", 5, 0), 6); /* it leaves */
+    attend(&f, "c", 5, 0); /* it leaves */
     ck_assert_int_eq(attend(&f, "a", 6, 60000), 6);
+    ck_assert_int_eq(attend_at(&f, "a", 6, 0, 60000).version, 0); /* nothing is published */
+    close_store(&f);
+}
+END_TEST
+
+static void close_queue(struct fixture *f, const char *item, int64_t below)
+{
+    struct answer answer = {0};
+    CALL(f, answer, close_queue, item, below, on_done);
+    ck_assert_int_eq(answer.err.code, ERR_NONE);
+}
+
+/* One item's way from one queue to the next, with two processes. */
+START_TEST(test_change)
+{
+    struct fixture f;
+    open_store(&f);
+    publish(&f, "1", "1", -1, "Never"); /* the first one changes nothing */
+    struct standing a = attend_at(&f, "a", 1, 0, 60000);
+    attend_at(&f, "b", 1, 0, 60000);
+    ck_assert(a.version == 1 && a.step == 0);
+    ck_assert_str_eq(a.changes, "");
+    publish(&f, "2", "2", 1, "In,Out");
+    a = attend_at(&f, "a", 2, 0, 60000);
+    ck_assert(a.version == 2 && a.all_applied == 1 && a.step > 0);
+    ck_assert_str_eq(a.changes, "In 2-2, Out 2-2");
+    close_queue(&f, "In", 2); /* b may still bring older ones */
+    struct standing b = attend_at(&f, "b", 2, a.step, 60000);
+    ck_assert_int_eq(b.all_applied, 2);
+    ck_assert_str_eq(b.changes, "In 2-2, Out 2-2");
+    close_queue(&f, "In", 3); /* none of its versions */
+    close_queue(&f, "Else", 2);
+    ck_assert_str_eq(attend_at(&f, "a", 2, a.step, 60000).changes, "In 2-2, Out 2-2");
+    close_queue(&f, "In", 2);
+    close_queue(&f, "In", 2); /* once more */
+    a = attend_at(&f, "a", 2, a.step, 60000);
+    ck_assert_str_eq(a.changes, "In 2-2 closed, Out 2-2");
+    ck_assert_str_eq(attend_at(&f, "a", 2, a.step, 60000).changes,
+                     "In 2-2 closed, Out 2-2"); /* b does not follow yet */
+    b = attend_at(&f, "b", 2, b.step, 60000);
+    b = attend_at(&f, "b", 2, b.step, 60000); /* now it does: In is open, whatever Out does */
+    ck_assert_str_eq(b.changes, "Out 2-2");
+    ck_assert_str_eq(attend_at(&f, "a", 2, a.step, 60000).changes, "Out 2-2");
+    close_store(&f);
+}
+END_TEST
+
+/* Changed again before it is through: one change after the other, or both at one go. */
+START_TEST(test_change_again)
+{
+    struct fixture f;
+    open_store(&f);
+    publish(&f, "1", "1", -1, "");
+    publish(&f, "2", "2", 1, "In,Out");
+    publish(&f, "3", "3", 2, "In,Out");
+    publish(&f, "4", "4", 3, "Out");
+    struct standing a = attend_at(&f, "a", 4, 0, 60000);
+    ck_assert_str_eq(a.changes, "In 2-3, Out 2-4");
+    close_queue(&f, "In", 2);
+    close_queue(&f, "Out", 4);
+    a = attend_at(&f, "a", 4, a.step, 60000);
+    ck_assert_str_eq(a.changes, "In 2-3 closed, Out 4-4 closed");
+    publish(&f, "5", "5", 4,
+            "Out"); /* after it was closed: not open for those who have not heard */
+    ck_assert_str_eq(attend_at(&f, "a", 4, a.step, 60000).changes, "In 3-3, Out 4-5 closed");
+    a = attend_at(&f, "a", 5, a.step, 60000);
+    a = attend_at(&f, "a", 5, a.step, 60000);
+    ck_assert_str_eq(a.changes, "In 3-3, Out 5-5");
+    close_queue(&f, "In", 3);
+    close_queue(&f, "Out", 5);
+    a = attend_at(&f, "a", 5, a.step, 60000);
+    ck_assert_str_eq(attend_at(&f, "a", 5, a.step, 60000).changes, "");
+    close_store(&f);
+}
+END_TEST
+
+/* A process that comes in the midst holds up what is closed until it follows; one that goes holds up nothing. */
+START_TEST(test_change_join)
+{
+    struct fixture f;
+    open_store(&f);
+    publish(&f, "1", "1", -1, "");
+    publish(&f, "2", "2", 1, "In");
+    struct standing a = attend_at(&f, "a", 2, 0, 60000);
+    close_queue(&f, "In", 2);
+    struct standing late = attend_at(&f, "late", 1, 0, 60000);
+    ck_assert_str_eq(late.changes, "In 2-2 closed");
+    a = attend_at(&f, "a", 2, a.step, 60000);
+    a = attend_at(&f, "a", 2, a.step, 60000);
+    ck_assert_str_eq(a.changes, "In 2-2 closed");
+    attend_at(&f, "late", 1, late.step, 60000); /* it follows, but has not applied it */
+    ck_assert_str_eq(attend_at(&f, "a", 2, a.step, 60000).changes, "In 2-2 closed");
+    attend_at(&f, "late", 1, late.step, 0);
+    ck_assert_str_eq(attend_at(&f, "a", 2, a.step, 60000).changes, "");
     close_store(&f);
 }
 END_TEST
@@ -192,6 +334,38 @@ START_TEST(test_older)
 }
 END_TEST
 
+/* What is not due yet keeps nobody waiting, but for a place in a fifo queue. */
+START_TEST(test_older_delayed)
+{
+    struct fixture f;
+    open_store(&f);
+    struct store_message m = new_message("In"), *row = &m;
+    m.version = 1;
+    m.due_ms = clock_wall_ms() + 60000;
+    accept_ok(&f, &row, 1);
+    ck_assert(!any_older(&f, "In", 2));
+    m = new_message("In");
+    m.version = 1;
+    m.partition = 3;
+    m.due_ms = clock_wall_ms() + 60000;
+    accept_ok(&f, &row, 1);
+    ck_assert(any_older(&f, "In", 2));
+    m = new_message("Retried");
+    m.version = 1;
+    accept_ok(&f, &row, 1);
+    ck_assert(any_older(&f, "Retried", 2));
+    struct store_outcome failed = end_of(&m, STORE_RETRY, 1);
+    failed.due_ms = clock_wall_ms() + 60000;
+    ck_assert(settle_one(&f, &failed));
+    ck_assert(!any_older(&f, "Retried", 2));
+    failed.attempt = 2;
+    failed.due_ms = clock_wall_ms();
+    ck_assert(settle_one(&f, &failed));
+    ck_assert(any_older(&f, "Retried", 2));
+    close_store(&f);
+}
+END_TEST
+
 /* Behind many others. */
 START_TEST(test_older_far)
 {
@@ -238,7 +412,11 @@ int main(void)
     tcase_add_test(all, test_odd_texts);
     tcase_add_test(all, test_publish_race);
     tcase_add_test(all, test_attend);
+    tcase_add_test(all, test_change);
+    tcase_add_test(all, test_change_again);
+    tcase_add_test(all, test_change_join);
     tcase_add_test(all, test_older);
+    tcase_add_test(all, test_older_delayed);
     tcase_add_test(all, test_older_far);
     tcase_add_test(all, test_gone);
     suite_add_tcase(suite, all);

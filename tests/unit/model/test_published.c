@@ -57,14 +57,69 @@ END_TEST
 START_TEST(lines_that_are_not_ours_change_nothing)
 {
     static const char strange[] = "items: [{id: A, class: Echo, queue_type: lifo}]\n"
-                                  "#hie-queue Other async_reliable fifo 1\n"
-                                  "#hie-queue A async_reliable heap 1\n"
-                                  "#hie-queue A async_reliable fifo 0\n"
-                                  "#hie-queue A async_reliable fifo 1 NOT-A-PATH\n"
+                                  "#hie-queue Other async_reliable fifo 1 Echo\n"
+                                  "#hie-queue A async_reliable heap 1 Echo\n"
+                                  "#hie-queue A async_reliable fifo 0 Echo\n"
+                                  "#hie-queue A async_reliable fifo 1 Echo NOT-A-PATH\n"
                                   "#hie-queue A\n#hie-queue \n#hie-queue";
     struct production *production = parse(slice_text(strange), true);
     ck_assert_uint_eq(find(production, "A")->queue_type, QUEUE_LIFO);
     production_free(production);
+}
+END_TEST
+
+static void changed(const char *before, const char *after, const char *wanted)
+{
+    struct buffer texts[2], out;
+    const char *files[] = {before, after};
+    buffer_init(&out, 4096);
+    for (int i = 0; i < 2; i++) {
+        struct production *production = parse(slice_text(files[i]), false);
+        buffer_init(&texts[i], PRODUCTION_TEXT_MAX);
+        production_publishable(production, slice_text(files[i]), &texts[i]);
+        production_free(production);
+    }
+    production_changed_queues(buffer_slice(&texts[0]), buffer_slice(&texts[1]), &out);
+    ck_assert_msg(slice_is(buffer_slice(&out), wanted), "%.*s instead of %s", (int)out.len,
+                  out.data ? out.data : "", wanted);
+    buffer_done(&texts[0]);
+    buffer_done(&texts[1]);
+    buffer_done(&out);
+}
+
+START_TEST(changed_queues_are_named)
+{
+#define A "{id: A, class: Echo}"
+#define FIFO(rest) "items: [{id: A, class: Echo, queue_type: fifo" rest "}]"
+    changed("items: [" A "]", "items: [" A "]", "");
+    changed("items: [" A "]", "items: [{id: A, class: Echo, concurrency: 3, timeout: 9}]", "");
+    changed("items: [" A "]", "items: [{id: New, class: Echo}, " A "]", "");
+    changed("items: [{id: Z, class: Echo}, " A "]", "items: [{id: B, class: Echo}]", "A,Z");
+    changed("items: [" A "]", "items: [{id: a, class: Echo}]", "A");
+    changed("items: [" A "]", "items: [{id: A, class: Echo, messaging_pattern: sync_reliable}]",
+            "A");
+    changed("items: [" A "]", "items: [{id: A, class: Echo, queue_type: lifo}]", "A");
+    changed("items: [" A "]", "items: [{id: A, class: FileWriter, settings: {folder: x, name: y}}]",
+            "A");
+    changed(FIFO(", ordering_key: PID-3, partitions: 4"),
+            FIFO(", ordering_key: PID-3, partitions: 5"), "A");
+    changed(FIFO(", ordering_key: PID-3"), FIFO(", ordering_key: PID-5"), "A");
+    changed(FIFO(", ordering_key: PID-3, partitions: 1"), FIFO(", partitions: 1"), "A");
+    changed(FIFO(", ordering_key: PID-3"), FIFO(", ordering_key: 'PID-3[1]'"), "");
+}
+END_TEST
+
+/* Texts that no version of ours wrote. */
+START_TEST(odd_lines_change_what_they_say)
+{
+    struct buffer out;
+    buffer_init(&out, 4096);
+    production_changed_queues(slice_of(NULL, 0), SLICE_LITERAL("#hie-queue A x y 1 Z"), &out);
+    ck_assert_uint_eq(out.len, 0);
+    production_changed_queues(SLICE_LITERAL("#hie-queue A\n#hie-queue B x\n#hie-queue \n"),
+                              SLICE_LITERAL("x\n#hie-queue A y\n #hie-queue B x"), &out);
+    ck_assert(slice_is(buffer_slice(&out), "A,B"));
+    buffer_done(&out);
 }
 END_TEST
 
@@ -102,6 +157,8 @@ int main(void)
     TCase *tests = tcase_create("published");
     tcase_add_test(tests, the_publishers_environment_shapes_queues);
     tcase_add_test(tests, lines_that_are_not_ours_change_nothing);
+    tcase_add_test(tests, changed_queues_are_named);
+    tcase_add_test(tests, odd_lines_change_what_they_say);
     tcase_add_test(tests, the_last_owner_frees);
     tcase_add_test(tests, an_item_is_the_same_while_its_text_is);
     suite_add_tcase(suite, tests);
