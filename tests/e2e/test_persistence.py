@@ -7,6 +7,8 @@ import pytest
 
 from hiefleet import Fleet, echo_item, hl7, production, wait_until
 
+pytestmark = pytest.mark.sanitize
+
 MODES = ("wal_and_store", "wal_only", "store_only", "none")
 LOGGED = MODES[:2]
 STORED = ("wal_and_store", "store_only")

@@ -8,6 +8,8 @@ import pytest
 
 from hiefleet import Fleet, Receiver, Wire, echo_item, hl7, item, production, wait_until
 
+pytestmark = pytest.mark.sanitize
+
 MODES = ("async", "thread_pool", "multi_process")
 TYPES = ("unordered", "fifo", "priority", "lifo")
 ENDLESS = {"max_attempts": 1000, "backoff": 150, "max_backoff": 150}
