@@ -43,11 +43,12 @@ struct lane {
     struct executor *executor; /* NULL: this worker does not claim for it */
     struct queue_name name;    /* of partition 0 */
     bool immediate;
-    bool runs;             /* this worker claims for it; children are sent to any item */
-    bool open;             /* it may claim by now */
-    bool closing;          /* it finishes what was accepted below a version, as fleet.h says */
-    int64_t below_version; /* … that one; 0: whatever there is */
-    bool retiring;         /* another takes its place: it ends what it holds */
+    bool runs; /* this worker claims for it; children are sent to any item */
+    bool open; /* it may claim by now */
+    int64_t
+        below_version; /* it finishes what was accepted below it (fleet.h); 0: whatever there is */
+    bool cannot_start; /* its handler */
+    bool retiring;     /* another takes its place: it ends what it holds */
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
