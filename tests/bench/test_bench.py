@@ -150,11 +150,13 @@ def measured(sustained=30000.0, p50=1.0, p99=5.0, completed=5000.0, worker=10.0,
         "kib_each": 4.0,
         "idle_cpu_share": 0.0,
     }
+    run |= {"protocol": "http", "connections": measure.CALLERS}
     result = {
         "http": run,
-        "mllp": run,
+        "mllp": {**run, "protocol": "mllp", "connections": measure.MLLP_SENDERS},
         "paced": run,
         "half": run,
+        "beside": {"another setting": run},
         "memory": {"worker": memory},
         "idle": idle,
         "problems": [],
@@ -232,9 +234,10 @@ def test_production_file_is_what_the_fleet_reads():
     import fleet
 
     options = types.SimpleNamespace(mode="async", concurrency=256, queue_size=1000)
-    made = fleet.production("async_reliable", TARGET, options, [1, 2, 3])
+    target = targets.PATTERNS["async_reliable"]
+    made = fleet.production(fleet.pattern_items("async_reliable", target, options), [1, 2, 3])
     ids = [item["id"] for item in made["items"]]
     router = made["items"][ids.index(fleet.ROUTER)]
-    assert len(set(ids)) == 4 and made["dispatcher"]["mllp"][0]["item"] == fleet.ECHO
+    assert len(set(ids)) == 4 + len(target.beside) and made["dispatcher"]["mllp"][0]["item"] == fleet.ECHO
     assert set(router["settings"]["rules"][0]["to"] + router["settings"]["default"]) <= set(ids)
     assert all(item["messaging_pattern"] == "async_reliable" for item in made["items"])
