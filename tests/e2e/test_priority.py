@@ -148,7 +148,7 @@ def test_order_after_redis_lost_everything(fleet, item_id):
 
 @pytest.mark.parametrize("item_id", ORDERED)
 def test_order_after_a_worker_died(fleet, item_id):
-    """What it had in hand comes back to its place."""
+    """The others keep their order; what it had in hand comes back once it has been silent for long enough."""
     fleet.workers[0].pause()
     ids = [ranked(fleet, item_id, (number * 7) % 10) for number in range(300)]
     fleet.workers[0].resume()
@@ -157,9 +157,6 @@ def test_order_after_a_worker_died(fleet, item_id):
     before = {run.id for run in runs(fleet, item_id) if run.status}
     entries = fleet.redis.client.xpending(f"hie:{{{item_id}}}:async_reliable", "workers")
     assert entries["pending"] >= 1
-    # Its entries are back in the order before the next one looks; until then others rightly run ahead of them.
-    wait_until(lambda: fleet.redis.client.xinfo_consumers(f"hie:{{{item_id}}}:async_reliable", "workers")[0]["idle"] > 10500,
-               "its claims are old")
     fleet.replace_worker(fleet.workers[0])
     fleet.wait_empty(60)
     after = [id_ for id_ in ids if id_ not in before]
