@@ -456,6 +456,11 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
     lane_pump(lane);
 }
 
+bool lane_has_parts(const struct lane *lane)
+{
+    return lane->fifo && !TAILQ_EMPTY(&lane->fifo->parts);
+}
+
 void lane_disown(struct lane *lane)
 {
     struct lane_part *part, *next;
