@@ -127,6 +127,8 @@ static bool retire_others(struct worker *worker, const char *item_id, const stru
 static void set_open(struct lane *lane, bool open, bool others, int64_t below_version)
 {
     lane->open = open && !(others && lane->fifo);
+    if (lane->below_version != below_version)
+        lane_look_anew(lane);
     lane->below_version = below_version;
 }
 

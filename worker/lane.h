@@ -93,6 +93,8 @@ bool lane_may_claim(const struct lane *lane);
 void lane_links_changed(struct lane *lane);
 /* fifo: these partitions are this worker's until then, monotonic (store.h: own); others that it had are lost. */
 void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, int64_t until_us);
+/* fifo: other versions' messages are its own now (below_version): it looks for earlier ones from the start. */
+void lane_look_anew(struct lane *lane);
 /* fifo: it has partitions, if only to give them back. */
 bool lane_has_parts(const struct lane *lane);
 /* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */

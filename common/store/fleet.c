@@ -40,6 +40,11 @@ bool fleet_joined(const struct fleet *fleet)
     return fleet->state == JOINED && is_fresh(fleet);
 }
 
+int64_t fleet_heard_version(const struct fleet *fleet)
+{
+    return fleet->heard_version;
+}
+
 bool fleet_is_changing(const struct fleet *fleet)
 {
     return !TAILQ_EMPTY(&fleet->changes);
@@ -70,6 +75,8 @@ struct fleet_shape fleet_shape(const struct fleet *fleet, const char *item_id)
 const struct item *fleet_route(const struct fleet *fleet, const char *item_id, int64_t version)
 {
     const struct fleet_change *change = fleet_change_find(&fleet->changes, item_id);
+    if (version > fleet->heard_version)
+        return NULL; /* it may be for another queue */
     if (!change)
         return production_find(fleet->current, slice_text(item_id));
     return change->stage == FLEET_CLOSING && version < change->version ? change->old : NULL;
@@ -246,6 +253,7 @@ static void follow(struct fleet *fleet)
     struct fleet_changes before;
     struct fleet_change *change;
     fleet->step = fleet->next_step;
+    fleet->heard_version = fleet->standing_version;
     bool news = fleet->coming || fleet->step != fleet->told_step;
     TAILQ_INIT(&before);
     TAILQ_CONCAT(&before, &fleet->changes, link);

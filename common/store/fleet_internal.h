@@ -55,6 +55,7 @@ struct fleet {
     bool asking;                /* the store is: from a tick to what follows from its answer */
     int64_t asked_us, heard_us; /* monotonic: the last question, the last one that was answered */
     int64_t settled_version;    /* as last told: nothing is under way from before it */
+    int64_t heard_version;      /* the fleet's, as followed */
     int64_t standing_version;   /* the fleet's, as last heard */
     int64_t all_applied;        /* … and up to where all are */
     int64_t sought_version;     /* while asking: that production_of is asked for */
@@ -74,8 +75,6 @@ struct fleet {
 };
 
 /* ---- fleet.c ---- */
-/* Ticks at once. */
-void fleet_hurry(struct fleet *fleet);
 void fleet_changes_free(struct fleet_changes *changes);
 struct fleet_change *fleet_change_find(const struct fleet_changes *changes, const char *item_id);
 

@@ -87,12 +87,15 @@ static void answer_fleet(void)
     for (call = TAILQ_FIRST(&store.calls); call; call = next) {
         next = TAILQ_NEXT(call, link);
         bool ours = call->op == FAKE_PUBLISH || call->op == FAKE_PRODUCTION_OF ||
-                    call->op == FAKE_ATTEND || call->op == FAKE_OWN || call->op == FAKE_DISOWN;
+                    call->op == FAKE_ATTEND || call->op == FAKE_OWN || call->op == FAKE_DISOWN ||
+                    call->op == FAKE_EARLIER;
         if (!ours)
             continue;
         TAILQ_REMOVE(&store.calls, call, link);
         if (call->op == FAKE_ATTEND)
             tell_standing(call);
+        else if (call->op == FAKE_EARLIER)
+            ((store_earlier_done *)call->done)(call->arg, &fake_ok, NULL, 0, false, 0);
         else if (call->op == FAKE_OWN)
             tell_owned(call);
         else if (call->op == FAKE_DISOWN)
