@@ -53,7 +53,8 @@ static bool is_tight(const struct gate_item *gated)
 static void changed(struct gate_item *gated)
 {
     struct gate *gate = gated->gate;
-    if (gate->soon || !gate->queue_up || !is_tight(gated) || gated->recorded == held(gated))
+    if (gate->soon || !gate->queue_up || gated->recorded == held(gated) ||
+        !(gate->succeeded || is_tight(gated)))
         return;
     gate->soon = true;
     loop_timer_set(&gate->refresh, SOON_MS);
@@ -176,6 +177,8 @@ static void on_slots(void *arg, const struct err *err, int64_t granted, int64_t 
         gated->recorded = -1;
     }
     decide(gated, err->code == ERR_NONE ? SLOTS_TOLD : SLOTS_FAILED);
+    if (gated->gate->succeeded)
+        gated->free = 0; /* nobody comes any more */
     if (gated->waiting_count)
         ask(gated, 0);
     else if (err->code == ERR_NONE)
@@ -315,7 +318,7 @@ static void on_refresh(void *arg)
         if (!gated->waiting_count && now - gated->admitted_us >= IDLE_US)
             gated->free = 0;
         bool stale = gated->recorded != held(gated), old = now - gated->asked_us >= OLD_US;
-        if ((stale && (old || is_tight(gated))) || (old && used(gated) > 0))
+        if ((stale && (old || is_tight(gated) || gate->succeeded)) || (old && used(gated) > 0))
             ask(gated, 0);
         wanted |= gated->unqueued > 0 || gated->nobodys > 0 || is_slow(gated);
     }
@@ -423,6 +426,9 @@ void gate_succeed(struct gate *next, struct gate *before, bool recount)
         old->nobodys = old->free = 0;
         old->settling = false;
     }
+    before->succeeded = true;
+    for (size_t i = 0; i < before->production->item_count; i++)
+        changed(&before->items[i]);
     gate_hand_over(before, next);
 }
 

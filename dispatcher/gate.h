@@ -78,9 +78,10 @@ struct gate {
     struct loop_timer refresh;
     struct loop_timer impatience; /* set while anybody waits */
     bool queue_up, store_up;
-    bool soon;     /* the next refresh comes soon */
-    bool counting; /* a question to the database is under way */
-    bool recount;  /* a link changed: its answer is wanted anew */
+    bool soon;      /* the next refresh comes soon */
+    bool succeeded; /* by another: what it has reserved and does not use is given back at once */
+    bool counting;  /* a question to the database is under way */
+    bool recount;   /* a link changed: its answer is wanted anew */
     bool counting_new;
     int64_t counted_us, count_after_us; /* monotonic */
     struct loop *loop;

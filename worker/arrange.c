@@ -19,6 +19,11 @@ static bool names_item(const char *list, const char *id)
     return false;
 }
 
+static bool is_ours(const struct worker *worker, const char *id)
+{
+    return !worker->items || names_item(worker->items, id);
+}
+
 static struct lane *new_lane(struct worker *worker, struct production *production,
                              const struct item *item, bool runs)
 {
@@ -42,7 +47,7 @@ static void free_lane(struct lane *lane)
 static struct lane *open_lane(struct worker *worker, struct production *production,
                               const struct item *item, bool enabled, struct err *err)
 {
-    bool runs = enabled && (!worker->items || names_item(worker->items, item->id));
+    bool runs = enabled && is_ours(worker, item->id);
     struct lane *lane = new_lane(worker, production, item, runs);
     if (runs && lane_open(lane, err)) {
         free_lane(lane);
@@ -65,6 +70,7 @@ static struct lane *open_or_idle(struct worker *worker, struct production *produ
     log_error("item_cannot_start", LOG_WORD("item", item->id),
               LOG_INT("version", production->version), LOG_ERR(&err));
     lane = new_lane(worker, production, item, false);
+    lane->cannot_start = true;
     lane_links_changed(lane);
     return lane;
 }
@@ -82,6 +88,7 @@ static struct lane *closing_lane(struct worker *worker, const struct fleet_shape
                                  struct lane *current)
 {
     struct lane *lane;
+    const char *item_id = shape->old ? shape->old->id : NULL;
     if (shape->stage != FLEET_CLOSING || !shape->old)
         return NULL;
     if (current && item_same_queue(current->item, shape->old))
@@ -89,14 +96,12 @@ static struct lane *closing_lane(struct worker *worker, const struct fleet_shape
     bool enabled = shape->old->enabled || (current && current->item->enabled);
     TAILQ_FOREACH(lane, &worker->all_lanes, in_worker)
     {
-        if (!lane->retiring && lane != current && is_of(lane, shape->old->id) &&
-            item_same_queue(lane->item, shape->old) && (lane->runs || !enabled || lane->closing))
-            break;
+        if (!lane->retiring && lane != current && is_of(lane, item_id) &&
+            item_same_queue(lane->item, shape->old) &&
+            (lane->runs || !enabled || lane->cannot_start || !is_ours(worker, item_id)))
+            return lane;
     }
-    if (!lane)
-        lane = open_or_idle(worker, shape->old_production, shape->old, enabled);
-    lane->closing = true;
-    return lane;
+    return open_or_idle(worker, shape->old_production, shape->old, enabled);
 }
 
 /* Retires all lanes of the item but these two; whether any is left of those. */
@@ -122,6 +127,8 @@ static bool retire_others(struct worker *worker, const char *item_id, const stru
 static void set_open(struct lane *lane, bool open, bool others, int64_t below_version)
 {
     lane->open = open && !(others && lane->fifo);
+    if (lane->below_version != below_version)
+        lane_look_anew(lane);
     lane->below_version = below_version;
 }
 

@@ -194,6 +194,20 @@ static void add_pulled(struct fifo_cycle *cycle, size_t at, const struct store_m
                                              .body = body_of(body.ptr, body.len)};
 }
 
+/* What is accepted under a version that this process has not heard of may be for another queue: nothing that comes later runs until it
+ * has. */
+static int64_t heard_version(const struct lane *lane)
+{
+    return lane->worker->fleet ? fleet_heard_version(lane->worker->fleet) : INT64_MAX;
+}
+
+static void wait_for_version(struct lane_part *part, int64_t version)
+{
+    part->look_back = true;
+    part->unheard_version = version;
+    fleet_hurry(part->lane->worker->fleet);
+}
+
 static void on_fetched(void *arg, const struct err *err, const struct store_unfinished *rows,
                        size_t count)
 {
@@ -207,6 +221,10 @@ static void on_fetched(void *arg, const struct err *err, const struct store_unfi
             const struct store_message *row = &rows[j].message;
             if (row->partition != (int)at->part->number || total == QUEUE_BATCH_MAX)
                 continue;
+            if (row->version > heard_version(cycle->lane)) {
+                wait_for_version(at->part, row->version);
+                continue;
+            }
             if (row->body.len == 0 && rows[j].body_len > 0 &&
                 rows[j].body_len <= MESSAGE_INLINE_MAX) {
                 at->part->look_back = true; /* left out of an answer that grew too large */
@@ -433,6 +451,7 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
 static bool has_something(const struct lane_part *part)
 {
     return !part->lost && !part->leaving && lane_part_is_sure(part) &&
+           part->unheard_version <= heard_version(part->lane) &&
            (part->woken || part->inheriting || part->look_back);
 }
 

@@ -43,11 +43,12 @@ struct lane {
     struct executor *executor; /* NULL: this worker does not claim for it */
     struct queue_name name;    /* of partition 0 */
     bool immediate;
-    bool runs;             /* this worker claims for it; children are sent to any item */
-    bool open;             /* it may claim by now */
-    bool closing;          /* it finishes what was accepted below a version, as fleet.h says */
-    int64_t below_version; /* … that one; 0: whatever there is */
-    bool retiring;         /* another takes its place: it ends what it holds */
+    bool runs; /* this worker claims for it; children are sent to any item */
+    bool open; /* it may claim by now */
+    int64_t
+        below_version; /* it finishes what was accepted below it (fleet.h); 0: whatever there is */
+    bool cannot_start; /* its handler */
+    bool retiring;     /* another takes its place: it ends what it holds */
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
@@ -92,6 +93,10 @@ bool lane_may_claim(const struct lane *lane);
 void lane_links_changed(struct lane *lane);
 /* fifo: these partitions are this worker's until then, monotonic (store.h: own); others that it had are lost. */
 void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, int64_t until_us);
+/* fifo: other versions' messages are its own now (below_version): it looks for earlier ones from the start. */
+void lane_look_anew(struct lane *lane);
+/* fifo: it has partitions, if only to give them back. */
+bool lane_has_parts(const struct lane *lane);
 /* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */
 void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */

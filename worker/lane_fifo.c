@@ -458,6 +458,23 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
     lane_pump(lane);
 }
 
+void lane_look_anew(struct lane *lane)
+{
+    struct lane_part *part;
+    if (!lane->fifo)
+        return;
+    TAILQ_FOREACH(part, &lane->fifo->parts, link)
+    {
+        part->look_back = true;
+        part->high_seq = part->whole_seq = 0;
+    }
+}
+
+bool lane_has_parts(const struct lane *lane)
+{
+    return lane->fifo && !TAILQ_EMPTY(&lane->fifo->parts);
+}
+
 void lane_disown(struct lane *lane)
 {
     struct lane_part *part, *next;

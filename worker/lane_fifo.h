@@ -39,7 +39,8 @@ struct lane_part {
     int64_t top_seq;   /* the highest that it ever had in hand */
     bool is_blind;     /* what it holds and does not know may be higher still */
     int64_t whole_seq; /* no message with a seq up to here can still appear */
-    int64_t gate_seq;  /* from here on none runs: an earlier one may be missing. INT64_MAX: open */
+    int64_t unheard_version; /* of the production: it waits until this process has heard of that */
+    int64_t gate_seq; /* from here on none runs: an earlier one may be missing. INT64_MAX: open */
     struct claim_line claims; /* all in hand, by seq once it is known */
     size_t held;
     struct claim *by_id;

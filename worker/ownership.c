@@ -12,10 +12,11 @@
     500 /* for clocks that do not run alike, and for what lies between a look at one and a handler's start */
 #define RENEW_MS 1000
 
-/* Of an item and pattern one lane at most is open. */
+/* One that retires keeps its leases while it holds something: what runs there is not to be refused for want of them. Of an item and
+ * pattern there is one lane at a time: the next one opens when the one before it is gone. */
 static bool has_share(const struct lane *lane)
 {
-    return lane->runs && lane->open && lane->fifo;
+    return lane->runs && lane->fifo && (lane->open || lane_has_parts(lane));
 }
 
 /* What is owned of one lane's partitions. */

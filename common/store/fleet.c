@@ -40,6 +40,11 @@ bool fleet_joined(const struct fleet *fleet)
     return fleet->state == JOINED && is_fresh(fleet);
 }
 
+int64_t fleet_heard_version(const struct fleet *fleet)
+{
+    return fleet->heard_version;
+}
+
 bool fleet_is_changing(const struct fleet *fleet)
 {
     return !TAILQ_EMPTY(&fleet->changes);
@@ -70,6 +75,8 @@ struct fleet_shape fleet_shape(const struct fleet *fleet, const char *item_id)
 const struct item *fleet_route(const struct fleet *fleet, const char *item_id, int64_t version)
 {
     const struct fleet_change *change = fleet_change_find(&fleet->changes, item_id);
+    if (version > fleet->heard_version)
+        return NULL; /* it may be for another queue */
     if (!change)
         return production_find(fleet->current, slice_text(item_id));
     return change->stage == FLEET_CLOSING && version < change->version ? change->old : NULL;
@@ -173,7 +180,7 @@ static void note_standing(struct fleet *fleet, const struct store_standing *stan
 {
     fleet->heard_us = fleet->asked_us;
     fleet->standing_version = standing->version;
-    fleet->step = standing->step;
+    fleet->next_step = standing->step;
     fleet->all_applied = standing->all_applied;
     for (size_t i = 0; i < standing->count; i++)
         note_change(fleet, &standing->changes[i]);
@@ -245,6 +252,8 @@ static void follow(struct fleet *fleet)
 {
     struct fleet_changes before;
     struct fleet_change *change;
+    fleet->step = fleet->next_step;
+    fleet->heard_version = fleet->standing_version;
     bool news = fleet->coming || fleet->step != fleet->told_step;
     TAILQ_INIT(&before);
     TAILQ_CONCAT(&before, &fleet->changes, link);
@@ -281,7 +290,7 @@ static struct production *parse(const struct store_production *published)
     else
         log_error("production_refused", LOG_INT("version", published->version),
                   LOG_INT("errors", (int64_t)diagnostics.error_count),
-                  LOG_WORD("first", diagnostics.count ? diagnostics.list[0].message : ""));
+                  LOG_INT("line", diagnostics.count ? (int64_t)diagnostics.list[0].line : 0));
     diagnostics_done(&diagnostics);
     return production;
 }
@@ -298,17 +307,15 @@ static void on_sought(void *arg, const struct err *err, const struct store_produ
     }
     struct production *production = published->version ? parse(published) : NULL;
     struct fleet_change *change;
-    if (published->version == fleet->standing_version && !fleet->coming) {
+    if (fleet->sought_version == fleet->standing_version) {
         if (production)
             fleet->coming = production_ref(production);
-        fleet->refused_version = production ? 0 : published->version;
+        fleet->refused_version = production ? 0 : fleet->standing_version;
     }
     TAILQ_FOREACH(change, &fleet->next, link)
     {
-        if (!change->old_sought && change->version == published->version + 1)
+        if (!change->old_sought && change->version == fleet->sought_version + 1)
             set_old(change, production);
-        else if (!change->old_sought && published->version == 0)
-            set_old(change, NULL); /* that version is not there any more */
     }
     production_free(production);
     seek(fleet);
@@ -317,6 +324,7 @@ static void on_sought(void *arg, const struct err *err, const struct store_produ
 static void ask_for(struct fleet *fleet, int64_t version)
 {
     struct store *store = fleet->options.store;
+    fleet->sought_version = version;
     store->ops->production_of(store, version, on_sought, fleet);
 }
 
@@ -399,6 +407,8 @@ static void on_first_published(void *arg, const struct err *err,
     if (!production)
         return;
     fleet->coming = production;
+    fleet_changes_free(&fleet->changes);
+    fleet->change_count = 0;
     apply(fleet);
     fleet->step = 0;
     move_to(fleet, JOINING);

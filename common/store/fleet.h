@@ -76,12 +76,16 @@ void fleet_leave(struct fleet *fleet);
 struct production *fleet_production(const struct fleet *fleet);
 struct fleet_shape fleet_shape(const struct fleet *fleet, const char *item_id);
 /* Where a message belongs that was accepted under `version`: an item of the production in force, or the one that is being finished.
- * NULL: it waits in the WAL, or there is no such item. */
+ * NULL: it waits in the WAL, also for this process to hear of that version, or there is no such item. */
 const struct item *fleet_route(const struct fleet *fleet, const char *item_id, int64_t version);
 /* The same, for the reconciler. */
 struct reconciler_route fleet_reconciler_route(const struct fleet *fleet);
 /* It knows the fleet's version and its word is fresh: claims and intake may go on. */
 bool fleet_joined(const struct fleet *fleet);
+/* The last version of the fleet's that this process follows, if it cannot use it. */
+int64_t fleet_heard_version(const struct fleet *fleet);
+/* Somebody has seen a newer one: asks at once. */
+void fleet_hurry(struct fleet *fleet);
 /* Any item's queue is changing. */
 bool fleet_is_changing(const struct fleet *fleet);
 

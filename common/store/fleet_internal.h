@@ -55,8 +55,11 @@ struct fleet {
     bool asking;                /* the store is: from a tick to what follows from its answer */
     int64_t asked_us, heard_us; /* monotonic: the last question, the last one that was answered */
     int64_t settled_version;    /* as last told: nothing is under way from before it */
+    int64_t heard_version;      /* the fleet's, as followed */
     int64_t standing_version;   /* the fleet's, as last heard */
-    int64_t step, all_applied;  /* as last heard */
+    int64_t all_applied;        /* … and up to where all are */
+    int64_t sought_version;     /* while asking: that production_of is asked for */
+    int64_t step, next_step;    /* followed; as last heard */
     int64_t told_step;          /* our own, as last told */
     int64_t refused_version;    /* that one this process cannot use; 0: none */
     struct production *coming;  /* while asking: the next one in force, a reference */
@@ -72,8 +75,6 @@ struct fleet {
 };
 
 /* ---- fleet.c ---- */
-/* Ticks at once. */
-void fleet_hurry(struct fleet *fleet);
 void fleet_changes_free(struct fleet_changes *changes);
 struct fleet_change *fleet_change_find(const struct fleet_changes *changes, const char *item_id);
 

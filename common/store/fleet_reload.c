@@ -27,7 +27,7 @@ static void fail(struct fleet *fleet, const char *why)
 static void refuse(struct fleet *fleet, const struct diagnostics *diagnostics)
 {
     log_warn("reload_refused", LOG_INT("errors", (int64_t)diagnostics->error_count),
-             LOG_WORD("first", diagnostics->count ? diagnostics->list[0].message : ""));
+             LOG_INT("line", diagnostics->count ? (int64_t)diagnostics->list[0].line : 0));
     end(fleet, &(const struct err){.code = ERR_NONE},
         &(const struct fleet_reloaded){
             .refused = true, .diagnostics = diagnostics, .version = fleet->current->version});

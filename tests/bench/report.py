@@ -203,6 +203,47 @@ def show_setting(document):
     )
 
 
+def show_markdown(document):
+    """The tables of the README's section on speed."""
+
+    def pair(run):
+        return f"{number(run['answer_ms']['p50'])} / {number(run['answer_ms']['p99'])} ms"
+
+    def row(*cells):
+        print("| " + " | ".join(cells) + " |")
+
+    row("pattern", "sustained over HTTP", "over MLLP", "answer p50 / p99, paced", "at half of the sustained rate", "CPU a message")
+    row(*["---"] * 6)
+    for name, result in document["patterns"].items():
+        http, mllp, paced, half = (result[key] for key in ("http", "mllp", "paced", "half"))
+        row(
+            f"`{name}`",
+            f"{number(http['sustained'], 0)}/s",
+            f"{number(mllp['sustained'], 0)}/s",
+            f"{pair(paced)} at {number(paced['wanted_rate'], 0)}/s",
+            f"{pair(half)} at {number(half['wanted_rate'], 0)}/s",
+            f"{number(http['cpu_us']['total'], 0)} µs",
+        )
+    print()
+    row("beside it", "sustained over HTTP", "answer p50 / p99", "CPU a message")
+    row(*["---"] * 4)
+    for name, result in document["patterns"].items():
+        for label, run in result["beside"].items():
+            row(
+                f"`{name}`, {label}",
+                f"{number(run['sustained'], 0)}/s",
+                pair(run),
+                f"{number(run['cpu_us']['total'], 0)} µs",
+            )
+    if document.get("backlog"):
+        print()
+        row("claiming, CPU a message", "with few queued", "with many")
+        row(*["---"] * 3)
+    for queue_type, result in document.get("backlog", {}).items():
+        cells = [f"{number(run['cpu_us']['total'])} µs at {run['backlog']:,}" for run in (result["few"], result["many"])]
+        row(f"`{queue_type}`", *cells)
+
+
 def failures(document):
     """What makes the benchmark fail."""
     found = []

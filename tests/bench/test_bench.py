@@ -1,8 +1,13 @@
 """What scripts/bench computes from rows and answers, without a fleet. Run by ctest."""
 
+import os
 import types
 
+import backlog
+import fleet as fleets
 import measure
+import procs
+import pytest
 import report
 import targets
 
@@ -150,11 +155,13 @@ def measured(sustained=30000.0, p50=1.0, p99=5.0, completed=5000.0, worker=10.0,
         "kib_each": 4.0,
         "idle_cpu_share": 0.0,
     }
+    run |= {"protocol": "http", "connections": measure.CALLERS}
     result = {
         "http": run,
-        "mllp": run,
+        "mllp": {**run, "protocol": "mllp", "connections": measure.MLLP_SENDERS},
         "paced": run,
         "half": run,
+        "beside": {"another setting": run},
         "memory": {"worker": memory},
         "idle": idle,
         "problems": [],
@@ -209,6 +216,15 @@ def test_the_table_is_complete_when_something_is_missed(capsys):
     assert len(report.failures(doc)) == 3
 
 
+def test_the_tables_of_the_readme(capsys):
+    report.show_markdown(document())
+    lines = capsys.readouterr().out.splitlines()
+    assert "| `async_reliable` | 30,000/s | 30,000/s | 1.0 / 5.0 ms at 5,000/s | 1.0 / 5.0 ms at 5,000/s | 10 µs |" in lines
+    assert "| `async_reliable`, another setting | 30,000/s | 1.0 / 5.0 ms | 10 µs |" in lines
+    report.show_markdown(document(sustained=None))
+    assert "| `async_reliable` | -/s |" in capsys.readouterr().out
+
+
 def test_a_busy_machine_is_noted(capsys):
     report.show(document(others=0.05))
     assert "NOTE" not in capsys.readouterr().out
@@ -232,9 +248,109 @@ def test_production_file_is_what_the_fleet_reads():
     import fleet
 
     options = types.SimpleNamespace(mode="async", concurrency=256, queue_size=1000)
-    made = fleet.production("async_reliable", TARGET, options, [1, 2, 3])
+    target = targets.PATTERNS["async_reliable"]
+    made = fleet.production(fleet.pattern_items("async_reliable", target, options), [1, 2, 3])
     ids = [item["id"] for item in made["items"]]
     router = made["items"][ids.index(fleet.ROUTER)]
-    assert len(set(ids)) == 4 and made["dispatcher"]["mllp"][0]["item"] == fleet.ECHO
+    assert len(set(ids)) == 4 + len(target.beside) and made["dispatcher"]["mllp"][0]["item"] == fleet.ECHO
     assert set(router["settings"]["rules"][0]["to"] + router["settings"]["default"]) <= set(ids)
     assert all(item["messaging_pattern"] == "async_reliable" for item in made["items"])
+
+
+def test_every_pattern_is_sent_to_as_its_items_want_it():
+    import fleet
+
+    options = types.SimpleNamespace(mode="async", concurrency=256, queue_size=1000)
+    for name, target in targets.PATTERNS.items():
+        items = {item["id"]: item for item in fleet.pattern_items(name, target, options)}
+        assert (fleet.ROUTER in items) == (name not in targets.SYNC)
+        for settings in items.values():
+            assert None not in settings.values()
+            for protocol in ("http", "mllp"):
+                sent = fleet.sending(settings, protocol)
+                assert ("--reply" in sent) == (name in targets.SYNC)
+                assert ("--patients" in sent) == ("ordering_key" in settings)
+                assert ("X-Ordering-Key: {key}" in sent) == ("ordering_key" in settings and protocol == "http")
+                assert ("X-Priority: {priority}" in sent) == (settings["queue_type"] == "priority" and protocol == "http")
+    echo = fleet.pattern_items("concurrent_async", targets.PATTERNS["concurrent_async"], options)
+    modes = {item["execution_mode"]: item["concurrency"] for item in echo if item["id"].startswith(fleet.BESIDE)}
+    assert modes == {"async": 256, "multi_process": 16, "thread_pool": 32}
+
+
+class FakeRedis:
+    def config_set(self, name, value):
+        assert (name, value) == ("auto-aof-rewrite-percentage", 0)
+
+
+class FakeFleet:
+    """Whose worker finishes 1,010 messages a turn, at 20 µs of worker, 30 of Redis, 50 of PostgreSQL each."""
+
+    def __init__(self):
+        self.items = {"Backlog": {}}
+        self.redis = FakeRedis()
+        self.pids = {group: [group] for group in backlog.GROUPS}
+        self.queued = 0
+        self.finished = 0
+        self.runs = False
+
+    def depth(self):
+        if self.runs:
+            self.queued -= 505
+            self.finished += 505
+        return self.queued
+
+
+def backlog_of(monkeypatch, fleet):
+    costs = {"worker": 20, "redis": 30, "postgres": 50}
+
+    def kill(pid, number):
+        assert pid == "worker"
+        fleet.runs = number == backlog.signal.SIGCONT
+
+    def fill(_, count):
+        fleet.queued += count
+
+    monkeypatch.setattr(backlog.os, "kill", kill)
+    monkeypatch.setattr(backlog.time, "sleep", lambda _: None)
+    monkeypatch.setattr(backlog.procs, "cpu_ns", lambda pids, _: costs[pids[0]] * 1000 * fleet.finished)
+    monkeypatch.setattr(backlog.Backlog, "fill", fill)
+    return backlog.Backlog(fleet)
+
+
+def test_claiming_is_measured_in_turns(monkeypatch):
+    fleet = FakeFleet()
+    turns = backlog_of(monkeypatch, fleet)
+    few = turns.turns(3, 2000)
+    assert few == {"backlog": 2000, "messages": 3030, "cpu_us": {"worker": 20, "redis": 30, "postgres": 50, "total": 100}}
+    assert fleet.queued == 990 and fleet.finished == 5050
+    fleet.queued = 100000
+    many = turns.turns(3)
+    assert many["cpu_us"] == few["cpu_us"] and many["backlog"] == 100000 - 2 * 1010
+    assert fleet.queued == 100000 - 5 * 1010 and not fleet.runs
+
+
+def test_a_worker_that_stands_still_ends_the_measurement(monkeypatch):
+    turns = backlog_of(monkeypatch, FakeFleet())
+    monkeypatch.setattr(backlog, "TURN_S", -1)
+    with pytest.raises(fleets.Failed):
+        turns.turns(1, 2000)
+
+
+def test_what_a_backlog_costs_is_shown(capsys):
+    def cost(total):
+        return {"backlog": 5, "messages": 9, "cpu_us": {"worker": 1.0, "redis": 1.0, "postgres": 1.0, "total": total}}
+
+    doc = document()
+    doc["backlog"] = {"fifo": {"few": cost(40.0), "many": cost(49.0)}, "lifo": {"few": cost(40.0), "many": cost(60.0)}}
+    report.show(doc)
+    shown = capsys.readouterr().out
+    assert "1.23 ×" in shown and "1.50 ×" in shown and shown.count("below our goal") == 1
+    assert report.failures(doc) == []
+
+
+def test_cpu_time_of_threads_counts_what_was_used():
+    before = procs.cpu_ns([os.getpid()])
+    sum(range(1000000))
+    used = procs.cpu_ns([os.getpid()]) - before
+    assert used > 1000000
+    assert procs.cpu_ns([os.getpid()], ("pytest",)) == 0

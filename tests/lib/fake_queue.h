@@ -206,7 +206,18 @@ static inline void fake_slots(struct queue *queue, struct queue_name name, unsig
     call->holder = holder;
 }
 
+static inline void fake_leave(struct queue *queue, struct queue_name name, const char *consumer,
+                              queue_done *done, void *arg)
+{
+    (void)queue;
+    (void)name;
+    (void)consumer;
+    (void)done; /* left unanswered */
+    (void)arg;
+}
+
 static const struct queue_ops fake_queue_ops = {
+    .leave = fake_leave,
     .enqueue = fake_enqueue,
     .claim = fake_queue_claim,
     .takeover = fake_takeover,
