@@ -193,6 +193,8 @@ def callers(fleet, count):
     for number, wire in enumerate(wires):
         wire.post("Long", b"caller %d" % number)
     wait_waiting(fleet, count)
+    stream = "hie:{Long}:sync_reliable"
+    wait_until(lambda: fleet.redis.client.xlen(stream) == count, "their messages are in the queue", interval=0.01)
     return wires
 
 
