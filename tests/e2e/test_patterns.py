@@ -39,7 +39,7 @@ def fleet():
 
 @pytest.fixture(autouse=True)
 def whole_again(fleet):
-    """Each test ends with everything up and nobody waiting."""
+    """Each test ends with everything up, nobody waiting and nothing left over."""
     yield
     if not fleet.redis.alive:
         fleet.redis.start()
@@ -47,6 +47,7 @@ def whole_again(fleet):
         worker.resume()
     fleet.wait_ready()
     wait_until(lambda: waiting(fleet) == 0, "nobody waits")
+    fleet.wait_empty()
 
 
 def waiting(fleet):
