@@ -25,6 +25,8 @@ static struct lane_key *find_key(struct lane_part *part, struct slice name)
 {
     struct lane_key *key = NULL;
     bool no_name = name.len == 0 && item_is_fair(part->lane->item);
+    if (name.len == 0)
+        name = slice_text(""); /* compared, by its length of 0, all the same */
     if (!no_name)
         HASH_FIND(hh, part->named, name.ptr, name.len, key);
     if (key)
