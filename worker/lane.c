@@ -60,10 +60,26 @@ static void on_looked_up(struct lane *lane, size_t count)
     lane_pump(lane);
 }
 
+static unsigned membership(const struct lane *lane)
+{
+    const struct fleet *fleet = lane->worker->fleet;
+    return fleet ? fleet_membership(fleet) : 1;
+}
+
+/* This process slept so long that it counted no more: the queue may have been another's, of another type, when these were claimed. */
+static void give_back(struct lane *lane, struct queue_claimed *claimed)
+{
+    for (size_t i = 0; i < claimed->count; i++)
+        lane_return(claim_new(lane, claimed, &claimed->entries[i]));
+    queue_claimed_unref(claimed);
+}
+
 static void on_claimed(void *arg, const struct err *err, struct queue_claimed *claimed)
 {
     struct lane *lane = arg;
-    if (err->code == ERR_NONE) {
+    if (err->code == ERR_NONE && lane->claimed_in != membership(lane)) {
+        give_back(lane, claimed);
+    } else if (err->code == ERR_NONE) {
         state_move(&states, &lane->state, LOOKING);
         count_taken_over(lane, claimed);
         size_t count = lane_take(lane, claimed, on_looked_up);
@@ -104,6 +120,7 @@ static void pump(void *arg)
     lane->woken = false;
     lane->hungry = false;
     lane->asked = most;
+    lane->claimed_in = membership(lane);
     state_move(&states, &lane->state, CLAIMING);
     lane->worker->queue->ops->claim(lane->worker->queue, lane->name, lane->worker->id, most, true,
                                     on_claimed, lane);
@@ -180,6 +197,10 @@ static void on_taken(void *arg, const struct err *err, struct queue_claimed *cla
     lane->taking = false;
     if (err->code != ERR_NONE)
         return;
+    if (lane->taken_in != membership(lane)) {
+        give_back(lane, claimed);
+        return;
+    }
     count_taken_over(lane, claimed);
     lane_take(lane, claimed, NULL);
     queue_claimed_unref(claimed);
@@ -191,6 +212,7 @@ static void take_over(struct lane *lane)
     if (lane->taking || most == 0)
         return;
     lane->taking = true;
+    lane->taken_in = membership(lane);
     lane->worker->queue->ops->takeover(lane->worker->queue, lane->name, lane->worker->id,
                                        TAKEOVER_IDLE_MS, most, on_taken, lane);
 }

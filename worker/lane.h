@@ -52,11 +52,13 @@ struct lane {
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
-    bool woken;            /* there is something to claim, or may be */
-    bool hungry;           /* there was more than slots, or no slot */
-    bool taking;           /* under way */
-    unsigned promoting;    /* calls under way */
-    size_t asked;          /* entries that the last claim asked for */
+    bool woken;         /* there is something to claim, or may be */
+    bool hungry;        /* there was more than slots, or no slot */
+    bool taking;        /* under way */
+    unsigned promoting; /* calls under way */
+    size_t asked;       /* entries that the last claim asked for */
+    unsigned claimed_in,
+        taken_in;          /* the membership (fleet.h) in which a claim, a take-over was begun */
     int64_t not_before_us; /* monotonic: an entry went back for want of the store, let it rest */
     int64_t due_ms;        /* what the timer `due` waits for */
     TAILQ_HEAD(, claim) claims;

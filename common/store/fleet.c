@@ -40,6 +40,11 @@ bool fleet_joined(const struct fleet *fleet)
     return fleet->state == JOINED && is_fresh(fleet);
 }
 
+unsigned fleet_membership(const struct fleet *fleet)
+{
+    return fleet_joined(fleet) ? fleet->joins : 0;
+}
+
 int64_t fleet_heard_version(const struct fleet *fleet)
 {
     return fleet->heard_version;
@@ -122,8 +127,10 @@ static void tell_readiness(struct fleet *fleet)
 
 static void move_to(struct fleet *fleet, unsigned state)
 {
-    if (fleet->state != state)
+    if (fleet->state != state) {
         state_move(&states, &fleet->state, state);
+        fleet->joins += state == JOINED;
+    }
     tell_readiness(fleet);
 }
 

@@ -82,6 +82,8 @@ const struct item *fleet_route(const struct fleet *fleet, const char *item_id, i
 struct reconciler_route fleet_reconciler_route(const struct fleet *fleet);
 /* It knows the fleet's version and its word is fresh: claims and intake may go on. */
 bool fleet_joined(const struct fleet *fleet);
+/* Which time it is that it joined, from 1; 0: it is not. What was begun in another membership may be for a queue that is another by now. */
+unsigned fleet_membership(const struct fleet *fleet);
 /* The last version of the fleet's that this process follows, if it cannot use it. */
 int64_t fleet_heard_version(const struct fleet *fleet);
 /* Somebody has seen a newer one: asks at once. */

@@ -50,6 +50,7 @@ struct fleet_reload_state {
 struct fleet {
     struct fleet_options options;
     unsigned state;
+    unsigned joins;             /* how often it has joined */
     struct production *current; /* a reference */
     bool queue_up, store_up;
     bool asking;                /* the store is: from a tick to what follows from its answer */

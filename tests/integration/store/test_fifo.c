@@ -117,6 +117,47 @@ START_TEST(test_earlier)
 }
 END_TEST
 
+static void on_redriven(void *arg, const struct err *err, const struct uuid *ids, size_t count)
+{
+    (void)ids;
+    on_number(arg, err, (int64_t)count);
+}
+
+/* What was accepted under later versions is for another queue; under none, for any. A redriven one has the version of its acceptance. */
+START_TEST(test_earlier_versions)
+{
+    struct fixture f;
+    struct store_message m[4], *rows[4];
+    open_store(&f);
+    for (int i = 0; i < 4; i++) {
+        m[i] = new_message("Fifo");
+        m[i].partition = 0;
+        m[i].version = i == 0 ? 0 : 6 - i; /* none, 5, 4, 3 */
+        rows[i] = &m[i];
+    }
+    accept_ok(&f, rows, 4);
+    struct store_before part = {.upto_seq = INT64_MAX, .most = 10};
+    ck_assert_uint_eq(earlier_of(&f, &part, 1, 10).count, 4);
+    part.below_version = 5;
+    struct earlier got = earlier_of(&f, &part, 1, 10);
+    ck_assert_uint_eq(got.count, 3);
+    ck_assert(uuid_equal(got.rows[0].id, m[0].id) && uuid_equal(got.rows[1].id, m[2].id));
+    part.below_version = 1;
+    ck_assert_uint_eq(earlier_of(&f, &part, 1, 10).count, 1);
+
+    struct store_outcome dead = end_of(&m[3], STORE_DEAD_LETTERED, 1);
+    ck_assert(settle_one(&f, &dead));
+    struct answer redriven = {0};
+    CALL(&f, redriven, redrive, "Fifo", NULL, 10, on_redriven);
+    ck_assert_int_eq(redriven.number, 1);
+    part.below_version = 4;
+    ck_assert_uint_eq(earlier_of(&f, &part, 1, 10).count, 2);
+    part.below_version = 3;
+    ck_assert_uint_eq(earlier_of(&f, &part, 1, 10).count, 1);
+    close_store(&f);
+}
+END_TEST
+
 /* Rows far below the mark are found when they are stragglers, and only then looked at. */
 START_TEST(test_earlier_stragglers)
 {
@@ -346,6 +387,7 @@ int main(void)
     tcase_set_timeout(all, 120);
     tcase_add_test(all, test_how_far_the_log_is_whole);
     tcase_add_test(all, test_earlier);
+    tcase_add_test(all, test_earlier_versions);
     tcase_add_test(all, test_earlier_stragglers);
     tcase_add_test(all, test_fencing);
     tcase_add_test(all, test_settle_waits_for_taking);

@@ -427,6 +427,62 @@ START_TEST(a_link_that_flaps_keeps_the_books)
 }
 END_TEST
 
+/* A reload: what the gate before had reserved is given back at once, what it left in no queue counts in the next. */
+START_TEST(a_gate_is_succeeded)
+{
+    use("Mid");
+    for (int i = 0; i < 5; i++)
+        ask(0);
+    serve();
+    ck_assert_int_gt(redis.slots[0], 5); /* a block */
+    gate_unqueued(&gates[0], item, 2);
+    gate_succeed(&gates[1], &gates[0], false);
+    ck_assert_int_eq(gated(1)->unqueued, 2);
+    ck_assert_int_eq(gated(0)->unqueued, 0);
+    RUN_LOOP_UNTIL(loop, fake_queue_pending(&queue) > 1);
+    serve();
+    ck_assert_int_eq(redis.slots[0], 3); /* those that are still on their way */
+    ck_assert_int_eq(redis.slots[1], 2);
+    fake_store_end(&store);
+    ck_assert(!gate_is_over(&gates[0]) && gate_is_quiet(&gates[0]));
+    gate_unqueued(&gates[0], item, 1);
+    gate_cancelled(&gates[0], item);
+    gate_sent(&gates[0], item, 1);
+    gate_queued(&gates[0], item, 1, 1);
+    redis.depth = 1;
+    gate_hand_over(&gates[0], &gates[1]);
+    ck_assert_int_eq(gated(1)->unqueued, 3);
+    int64_t until_ms = clock_mono_ms() + 5000;
+    while (!gate_is_over(&gates[0]) && clock_mono_ms() < until_ms) {
+        run_loop_once(loop);
+        serve();
+        fake_store_end(&store);
+    }
+    ck_assert(gate_is_over(&gates[0]));
+    ck_assert_int_eq(redis.slots[0], 0);
+}
+END_TEST
+
+/* One whose answer comes after its succession keeps nothing of it. */
+START_TEST(a_block_that_comes_too_late)
+{
+    use("Mid");
+    ask(0);
+    gate_succeed(&gates[1], &gates[0], false);
+    serve(); /* the one that waits is admitted all the same */
+    ck_assert_uint_eq(tells[GATE_ADMITTED], 1);
+    ck_assert_int_eq(gated(0)->free, 0);
+    gate_cancelled(&gates[0], item);
+    int64_t until_ms = clock_mono_ms() + 5000;
+    while (!gate_is_over(&gates[0]) && clock_mono_ms() < until_ms) {
+        run_loop_once(loop);
+        serve();
+        fake_store_end(&store);
+    }
+    ck_assert_int_eq(redis.slots[0], 0);
+}
+END_TEST
+
 static void add(TCase *cases)
 {
     tcase_add_test(cases, a_small_queue_is_shared_slot_by_slot);
@@ -443,6 +499,8 @@ static void add(TCase *cases)
     tcase_add_test(cases, what_was_left_unqueued_counts_until_it_is_brought);
     tcase_add_test(cases, others_on_their_way_are_not_taken_for_lost_ones_for_long);
     tcase_add_test(cases, a_link_that_flaps_keeps_the_books);
+    tcase_add_test(cases, a_gate_is_succeeded);
+    tcase_add_test(cases, a_block_that_comes_too_late);
 }
 
 int main(void)
