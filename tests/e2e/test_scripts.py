@@ -122,6 +122,23 @@ def test_up_down_and_up_again(folder):
     assert answer.status == 202
 
 
+def test_another_file_is_reloaded(folder, tmp_path):
+    """Started again in the same folder, the file that is named is the one in force."""
+    result = up(folder, "--workers", 1)
+    assert result.returncode == 0, result.stderr
+    version = http_of(read_env(folder)).request("GET", "/v1/items").json()["version"]
+    assert down(folder).returncode == 0
+    other = tmp_path / "other.yaml"
+    other.write_text("items:\n  - {id: Only, class: Echo}\n")
+    for _ in range(2):
+        result = up(folder, "--workers", 1, "--config", other)
+        assert result.returncode == 0, result.stderr
+        items = http_of(read_env(folder)).request("GET", "/v1/items").json()
+        assert [item["id"] for item in items["items"]] == ["Only"] and items["version"] == version + 1
+        assert down(folder).returncode == 0
+    assert "another production was in force" not in result.stdout
+
+
 def test_down_lets_workers_finish(folder):
     config = folder.parent / "slow.yaml"
     config.write_text("""
