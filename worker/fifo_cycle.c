@@ -9,8 +9,7 @@
  * CLAIMING is one call for each partition: what other owners left (inherit) before what is new (claim). LOOKING looks the claims up and, side
  * by side, asks the store which unfinished messages come before them: order is seq, not the place in the stream, which a
  * rebuild or a late enqueue changes. What is missing is pulled out of turn; until then the partition's gate keeps later ones
- * from running. What comes after all that was ever in hand is left to the queue, which brings it soon, unless we may hold some of it
- * without knowing: that no claim brings again. */
+ * from running. What comes after all that was ever in hand is left to the queue, which brings it soon. */
 #include "lane_fifo.h"
 
 #include "base/bug.h"
@@ -46,8 +45,9 @@ struct cycle_part {
     size_t asked;
     bool inherits;
     bool looks;        /* the store is asked for earlier ones */
-    size_t most;       /* rows it asks for */
+    size_t most, told; /* rows it asks for, and got */
     int64_t known_seq; /* the answer had all up to here; 0: there was none */
+    int64_t gate_seq;  /* where the partition's gate has to be; INT64_MAX: nowhere */
     size_t pull_count; /* of its missing ones, in cycle->pulled */
 };
 
@@ -59,8 +59,7 @@ struct fifo_cycle {
     struct cycle_part parts[PARTS_MAX];
     struct claim *claims[QUEUE_BATCH_MAX];
     struct store_before before[PARTS_MAX];
-    struct store_earlier
-        *unheld; /* earlier ones that are not in hand, by partition; in the arena */
+    struct store_earlier *unheld; /* earlier ones that are not in hand, by seq; in the arena */
     struct uuid missing[QUEUE_BATCH_MAX];
     struct arena arena; /* and what pulled entries borrow */
     struct queue_entry pulled[QUEUE_BATCH_MAX];
@@ -110,7 +109,7 @@ static void take(struct cycle_part *at, struct queue_claimed *claimed)
         } else if (cycle->claim_count < QUEUE_BATCH_MAX) {
             cycle->claims[cycle->claim_count++] = lane_part_claim(part, claimed, entry);
         } else {
-            part->is_blind = part->look_back = true; /* it stays in our name */
+            part->look_back = true; /* more than was asked for: it stays in our name */
         }
     }
 }
@@ -155,7 +154,7 @@ static void on_pulled(void *arg, const struct err *err, struct queue_claimed *cl
         take(at, claimed);
         queue_claimed_unref(claimed);
     } else {
-        at->part->look_back = at->part->is_blind = cycle->failed = true;
+        at->part->look_back = cycle->failed = true;
     }
     if (--cycle->calls == 0)
         line_up_pulled(cycle);
@@ -257,39 +256,56 @@ static bool is_held(const struct lane_part *part, const struct uuid *id, struct 
     return held && held->state != CLAIM_RETURNING;
 }
 
-/* Where the partition's gate has to be, and what is missing before it. */
-static int64_t judge_part(struct fifo_cycle *cycle, struct cycle_part *at)
+static struct cycle_part *find_part(struct fifo_cycle *cycle, unsigned number)
+{
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        if (cycle->parts[i].known_seq && cycle->parts[i].part->number == number)
+            return &cycle->parts[i];
+    }
+    return NULL;
+}
+
+/* A message that is not in hand and has no end. */
+static void judge_row(struct fifo_cycle *cycle, struct cycle_part *at,
+                      const struct store_earlier *row)
 {
     struct lane_part *part = at->part;
     struct claim *held;
-    int64_t upto_seq = part->is_blind ? INT64_MAX : part->top_seq;
-    int64_t gate = part->look_back ? part->gate_seq : INT64_MAX; /* something went back meanwhile */
-    for (size_t i = 0; i < cycle->unheld_count; i++) {
-        const struct store_earlier *row = &cycle->unheld[i];
-        if (row->partition != part->number || row->seq > upto_seq || is_held(part, &row->id, &held))
-            continue;
-        gate = row->seq < gate ? row->seq : gate;
-        if (held || cycle->missing_count == QUEUE_BATCH_MAX)
-            part->look_back = true;
-        else
-            cycle->missing[cycle->missing_count++] = row->id;
-    }
-    if (at->known_seq < upto_seq) { /* how it goes on is not known yet */
+    if (row->seq > part->top_seq || is_held(part, &row->id, &held))
+        return;
+    if (row->seq < at->gate_seq)
+        at->gate_seq = row->seq;
+    if (held || cycle->missing_count == QUEUE_BATCH_MAX)
         part->look_back = true;
-        gate = at->known_seq < gate ? at->known_seq + 1 : gate;
-    }
-    part->is_blind = part->is_blind && part->look_back;
-    return gate;
+    else
+        cycle->missing[cycle->missing_count++] = row->id;
 }
 
-/* Once claims have their seqs. */
+static void judge_rest(struct cycle_part *at)
+{
+    struct lane_part *part = at->part;
+    if (at->known_seq < part->top_seq) { /* how it goes on is not known yet */
+        part->look_back = true;
+        if (at->known_seq < at->gate_seq)
+            at->gate_seq = at->known_seq + 1;
+    }
+    if (at->gate_seq != INT64_MAX)
+        lane_part_gate(part, at->gate_seq);
+}
+
+/* Once claims have their seqs: where the gates have to be, and what is missing before them, the lowest first. */
 static void judge(struct fifo_cycle *cycle)
 {
     for (size_t i = 0; i < cycle->part_count; i++) {
         struct cycle_part *at = &cycle->parts[i];
-        int64_t gate = at->known_seq ? judge_part(cycle, at) : INT64_MAX;
-        if (gate != INT64_MAX)
-            lane_part_gate(at->part, gate);
+        at->gate_seq = at->part->look_back ? at->part->gate_seq
+                                           : INT64_MAX; /* something went back meanwhile */
+    }
+    for (size_t i = 0; i < cycle->unheld_count; i++)
+        judge_row(cycle, find_part(cycle, cycle->unheld[i].partition), &cycle->unheld[i]);
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        if (cycle->parts[i].known_seq)
+            judge_rest(&cycle->parts[i]);
     }
 }
 
@@ -313,17 +329,17 @@ static void on_looked_up(struct lane *lane, size_t count)
 }
 
 /* Keeps of the answer what is not in hand. */
-static void keep_unheld(struct fifo_cycle *cycle, struct cycle_part *at,
-                        const struct store_earlier *rows, size_t count)
+static void keep_unheld(struct fifo_cycle *cycle, const struct store_earlier *rows, size_t count)
 {
-    size_t told = 0;
     struct claim *held;
+    cycle->unheld = arena_alloc(&cycle->arena, (count + 1) * sizeof(*cycle->unheld));
     for (size_t i = 0; i < count; i++) {
-        if (rows[i].partition != at->part->number)
+        struct cycle_part *at = find_part(cycle, rows[i].partition);
+        if (!at)
             continue;
         if (!is_held(at->part, &rows[i].id, &held))
             cycle->unheld[cycle->unheld_count++] = rows[i];
-        if (++told == at->most)
+        if (++at->told == at->most)
             at->known_seq = rows[i].seq;
     }
 }
@@ -334,21 +350,17 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
     struct fifo_cycle *cycle = arg;
     bool failed = err->code != ERR_NONE;
     cycle->failed |= failed;
-    cycle->unheld = arena_alloc(&cycle->arena, (count + 1) * sizeof(*cycle->unheld));
     for (size_t i = 0; i < cycle->part_count; i++) {
         struct cycle_part *at = &cycle->parts[i];
         if (!at->looks)
             continue;
         at->part->look_back = failed;
-        if (failed)
-            continue;
-        at->known_seq = INT64_MAX;
-        keep_unheld(cycle, at, rows, count);
-        if (full && rows[count - 1].seq < at->known_seq)
-            at->known_seq = rows[count - 1].seq;
-        if (whole_seq > at->part->whole_seq)
+        at->known_seq = failed ? 0 : full ? rows[count - 1].seq : INT64_MAX;
+        if (!failed && whole_seq > at->part->whole_seq)
             at->part->whole_seq = whole_seq;
     }
+    if (!failed)
+        keep_unheld(cycle, rows, count);
     end_call(cycle);
 }
 
@@ -431,8 +443,7 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
         if (at->inherits && came < at->asked)
             part->inheriting = false;
     } else {
-        part->inheriting = part->is_blind = cycle->failed =
-            true; /* claims may be ours whose answer was lost */
+        part->inheriting = cycle->failed = true; /* claims may be ours whose answer was lost */
     }
     if (!is_logged(cycle->lane))
         part->look_back = false; /* or this partition had something for ever */

@@ -155,7 +155,6 @@ void lane_gap(struct claim *claim)
     if (!part || part->lost || part->leaving || !claim->lane->item->persistence.wal_enabled)
         return; /* without rows nobody looks back, and no gate would open again */
     part->look_back = true;
-    part->is_blind |= claim->seq == 0;
     if (claim->seq && claim->seq <= part->high_seq)
         part->high_seq = claim->seq - 1;
     if (claim->seq && claim->seq < part->gate_seq)
@@ -168,7 +167,7 @@ void lane_line_leave(struct claim *claim)
     if (!part)
         return;
     if (claim->state == CLAIM_RETURNING)
-        part->inheriting = part->look_back = true; /* its entry is to be found again */
+        part->woken = part->look_back = true; /* its entry is to be found again */
     lane_turn_over(claim);
     TAILQ_REMOVE(&part->claims, claim, in_part);
     HASH_DELETE(by_id, part->by_id, claim);
@@ -362,7 +361,7 @@ static void lose(struct lane_part *part)
 {
     log_info("partition_lost", LOG_WORD("item", part->lane->item->id),
              LOG_INT("partition", part->number));
-    part->lost = part->lane->worker->gave_back = true;
+    part->lost = true;
     leave_queue(part);
     let_idle_go(part, drop);
     lane_part_settle(part);
@@ -388,7 +387,7 @@ static void leave(struct lane_part *part)
 {
     if (part->leaving)
         return;
-    part->leaving = part->lane->worker->gave_back = true;
+    part->leaving = true;
     let_idle_go(part, lane_return);
     lane_part_settle(part);
 }
@@ -410,7 +409,6 @@ static void gain(struct lane *lane, const struct store_owned *owned, int64_t unt
     part->token = owned->token;
     part->until_us = until_us;
     part->woken = part->inheriting = part->look_back = true;
-    part->is_blind = lane->worker->gave_back;
     part->gate_seq = INT64_MAX;
     TAILQ_INIT(&part->claims);
     TAILQ_INIT(&part->keys);

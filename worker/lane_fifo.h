@@ -37,7 +37,6 @@ struct lane_part {
     bool look_back;    /* the store is to be asked for earlier ones, though nothing was claimed */
     int64_t high_seq;  /* of all that it had in hand; all up to here is in hand or has ended */
     int64_t top_seq;   /* the highest that it ever had in hand */
-    bool is_blind;     /* what it holds and does not know may be higher still */
     int64_t whole_seq; /* no message with a seq up to here can still appear */
     int64_t unheard_version; /* of the production: it waits until this process has heard of that */
     int64_t gate_seq; /* from here on none runs: an earlier one may be missing. INT64_MAX: open */

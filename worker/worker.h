@@ -39,8 +39,7 @@ struct worker {
     struct loop_timer heartbeat, drain_timer;
     struct loop_watch sigterm, sigint, sighup;
     bool draining, given_up, leaving;
-    bool gave_back; /* a fifo partition: of one that it gains it may hold entries without knowing */
-    bool stopped;   /* the loop is over: only freeing is left */
+    bool stopped;                      /* the loop is over: only freeing is left */
     int64_t queue_up_us;               /* monotonic: since when Redis is there */
     TAILQ_HEAD(, claim) fetch_waiting; /* for room in the budget of large bodies */
     size_t fetch_bytes;                /* of that budget in use */

@@ -121,7 +121,8 @@ struct queue_ops {
                     size_t count, queue_enqueued *done, void *arg);
     /* Claims up to max waiting entries for `consumer`. Creates stream and group when they are missing. With `wait`, a claim
      * that finds fewer than max first registers the consumer as idle for this queue and looks once more, so that the next enqueue
-     * wakes it. fifo: what was pulled may come once more, and after a lost reply all that the consumer holds: who claims knows it again. */
+     * wakes it. fifo: what was pulled may come once more, and with the first claim after the link came up, a reply was
+     * lost, entries were handed back, or `leave`, all that the consumer holds: who claims knows it again. */
     void (*claim)(struct queue *, struct queue_name, const char *consumer, size_t max, bool wait,
                   queue_claim_done *done, void *arg);
     /* Takes entries that have been in somebody's hand for min_idle_ms without renewal. priority and lifo: they go back among
@@ -142,7 +143,7 @@ struct queue_ops {
                   const struct queue_entry *const *entries, size_t count, queue_done *done,
                   void *arg);
     /* Gives entries in hand back at once: they wait again, for anybody's claim (unordered: at the end; priority, lifo: in their
-     * place; fifo: for the owner's `inherit`); wakes idle workers. What another consumer has taken over stays with it. */
+     * place; fifo: for the same owner's next claim, or another's `inherit`); wakes idle workers. What another consumer has taken over stays with it. */
     void (*hand_back)(struct queue *, struct queue_name, const char *consumer,
                       const struct queue_entry *const *entries, size_t count, queue_done *done,
                       void *arg);

@@ -196,6 +196,7 @@ static void on_commands_down(void *arg, const struct err *err)
     queue->greeted = false;
     loop_timer_cancel(&queue->epoch_timer);
     queue_redis_unregister_all(queue);
+    queue_redis_note_all_unsure(queue);
     tell_down(queue, err);
 }
 
@@ -312,7 +313,7 @@ void queue_redis_free(struct queue *queue)
     redis->commands = redis_link_free(redis->commands);
     on_deferred(redis);
     queue_redis_unregister_all(redis);
-    queue_redis_note_all_sure(redis);
+    queue_redis_note_all_unsure(redis);
     loop_task_done(&redis->deferred_task);
     loop_timer_done(&redis->epoch_timer);
     free((char *)redis->options.url);

@@ -19,7 +19,7 @@
 #define QUEUE_REDIS_HEAD 8192u /* bytes of a command's name, keys and single arguments, at most */
 
 struct registration;
-struct unsure;
+struct hand;
 
 /* See queue_redis_claim.c. */
 enum claim_step { STEP_MISSED, STEP_LOOK, STEP_TAKE, STEP_FETCH, STEP_AGAIN, STEP_END };
@@ -46,7 +46,7 @@ struct queue_redis {
     STAILQ_HEAD(op_list, op) deferred; /* to be completed from the loop */
     struct loop_task deferred_task;
     struct registration *registrations; /* where our consumer stands among the idle: uthash */
-    struct unsure *unsures;             /* queues whose entries we may hold and not know: uthash */
+    struct hand *hands;                 /* queues where we know what we hold: uthash */
 };
 
 struct op;
@@ -178,12 +178,12 @@ struct queue_claimed *queue_redis_read(struct op *op);
 void queue_redis_note_idle(struct queue_redis *queue, struct queue_name name);
 /* Who has all that it asked for leaves the idle, or it would be woken in place of one that can work. */
 void queue_redis_leave_idle(struct op *op);
-/* A reply was lost that may have put entries into our hand. Where it goes on in what is pending: an entry id, or NULL for a queue
- * that is sure. */
-void queue_redis_note_unsure(struct queue_redis *queue, struct queue_name name, const char *from);
+/* fifo: where a look at what we hold has to begin, or to go on: an entry id; NULL: we know it. */
 const char *queue_redis_unsure(const struct queue_redis *queue, struct queue_name name);
 void queue_redis_note_sure(struct queue_redis *queue, struct queue_name name);
-void queue_redis_note_all_sure(struct queue_redis *queue);
+void queue_redis_note_sure_to(struct queue_redis *queue, struct queue_name name, const char *from);
+void queue_redis_note_unsure(struct queue_redis *queue, struct queue_name name);
+void queue_redis_note_all_unsure(struct queue_redis *queue);
 /* A wake signal took our consumer from among the idle of this item and partition. */
 void queue_redis_unregister(struct queue_redis *queue, const char *item, unsigned partition);
 void queue_redis_unregister_all(struct queue_redis *queue);

@@ -332,10 +332,17 @@ static void build_forget_worker(const struct queue_redis *queue, const void *arg
     put_plain_key(out, queue, "worker", arg);
 }
 
+/* Behind the answers of claims: should we own it again, we look. */
+static bool leave_answer(struct op *op, const struct err *err, struct redis_reply *reply)
+{
+    queue_redis_note_unsure(op->queue, op->name);
+    return answer_done(op, err, reply);
+}
+
 void queue_redis_leave(struct queue *queue, struct queue_name name, const char *consumer,
                        queue_done *done, void *arg)
 {
-    static const struct op_kind kind = {size_head, leave_build, answer_done, NULL};
+    static const struct op_kind kind = {size_head, leave_build, leave_answer, NULL};
     struct op *op = op_new(queue, &kind, name, arg);
     op->consumer = consumer;
     op->done = done;

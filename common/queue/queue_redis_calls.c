@@ -180,12 +180,19 @@ static void put_down_build(const struct op *op, struct buffer *out)
     put_held(op, "hie1_put_down", out);
 }
 
+/* They are in our hand by name, and known to nobody. */
+static bool put_down_answer(struct op *op, const struct err *err, struct redis_reply *reply)
+{
+    queue_redis_note_unsure(op->queue, op->name);
+    return answer_done(op, err, reply);
+}
+
 static void hand_back(struct queue *queue, struct queue_name name, const char *consumer,
                       const struct queue_entry *const *entries, size_t count, queue_done *done,
                       void *arg)
 {
     static const struct op_kind kind = {entry_ids_size, hand_back_build, answer_done, NULL};
-    static const struct op_kind fifo = {entry_ids_size, put_down_build, answer_done, NULL};
+    static const struct op_kind fifo = {entry_ids_size, put_down_build, put_down_answer, NULL};
     struct op *op = op_new(queue, name.type == QUEUE_FIFO ? &fifo : &kind, name, arg);
     op->consumer = consumer;
     op->entry_pointers = entries;

@@ -57,7 +57,7 @@ static void start_claim(struct op *op, size_t max)
 static void note_lost(struct op *op, const struct err *err)
 {
     if (err->code == ERR_OUTCOME_UNKNOWN && op->name.type == QUEUE_FIFO && !op->queue->freeing)
-        queue_redis_note_unsure(op->queue, op->name, "0-0");
+        queue_redis_note_unsure(op->queue, op->name);
 }
 
 /* What was found counts, also when a later look failed. */
@@ -204,7 +204,7 @@ static bool on_missed(struct op *op, struct redis_reply *reply)
         !queue_redis_entry_id(redis_item(&entries->items[count - 1], 0)->text, last, &ms))
         queue_redis_note_sure(op->queue, op->name);
     else
-        queue_redis_note_unsure(op->queue, op->name, last);
+        queue_redis_note_sure_to(op->queue, op->name, last);
     return go(op, is_short(op) ? STEP_LOOK : STEP_END);
 }
 

@@ -1,6 +1,7 @@
 /* What we know of our consumer beside its claims: where it stands among the idle, and which queues may have put entries into its hand in a
  * reply that was lost. The first saves a command for each claim. The second matters to fifo alone: elsewhere somebody takes over what
- * nobody renews, but a partition has one owner, who must find out himself what he holds. */
+ * nobody renews, but a partition has one owner, who must find out himself what he holds. So he looks before his first claim: after a lost
+ * reply, after Redis was away (which may have lost its last writes), of what he handed back, of a partition he owns again. */
 #include "base/bug.h"
 #include "base/mem.h"
 #include "queue/queue_redis.h"
@@ -83,67 +84,81 @@ void queue_redis_leave_idle(struct op *op)
     (void)queue_redis_tell(queue, QUEUE_REDIS_HEAD, build_unregister, op);
 }
 
-/* ---- unsure ---- */
+/* ---- what we hold ---- */
 
-struct unsure {
+/* Of a queue that we have looked into since the link came up. */
+struct hand {
     UT_hash_handle hh;
-    char from[QUEUE_ENTRY_ID_MAX];
-    char name[]; /* "pattern item/partition" */
+    char from
+        [QUEUE_ENTRY_ID_MAX]; /* the look goes on behind this entry; "": it is through, and all is known */
+    char name[];              /* "pattern item/partition" */
 };
 
-static size_t unsure_name(char ret[static 256], struct queue_name name)
+static size_t hand_name(char ret[static 256], struct queue_name name)
 {
     int len = snprintf(ret, 256, "%u %s/%u", (unsigned)name.pattern, name.item, name.partition);
     BUG_ON(len < 0 || len >= 256);
     return (size_t)len;
 }
 
-static struct unsure *find_unsure(const struct queue_redis *queue, struct queue_name name)
+static struct hand *find_hand(const struct queue_redis *queue, struct queue_name name)
 {
     char text[256];
-    struct unsure *found = NULL;
-    size_t len = unsure_name(text, name);
-    HASH_FIND(hh, queue->unsures, text, len, found);
+    struct hand *found = NULL;
+    size_t len = hand_name(text, name);
+    HASH_FIND(hh, queue->hands, text, len, found);
     return found;
 }
 
-void queue_redis_note_unsure(struct queue_redis *queue, struct queue_name name, const char *from)
+static void note_from(struct queue_redis *queue, struct queue_name name, const char *from)
 {
     char text[256];
-    struct unsure *unsure = find_unsure(queue, name);
-    if (!unsure) {
-        size_t len = unsure_name(text, name);
-        unsure = mem_alloc(sizeof(*unsure) + len + 1);
-        memcpy(unsure->name, text, len);
-        HASH_ADD(hh, queue->unsures, name, len, unsure);
+    struct hand *hand = find_hand(queue, name);
+    if (!hand) {
+        size_t len = hand_name(text, name);
+        hand = mem_alloc(sizeof(*hand) + len + 1);
+        memcpy(hand->name, text, len);
+        HASH_ADD(hh, queue->hands, name, len, hand);
     }
-    snprintf(unsure->from, sizeof(unsure->from), "%s", from);
+    snprintf(hand->from, sizeof(hand->from), "%s", from);
 }
 
 const char *queue_redis_unsure(const struct queue_redis *queue, struct queue_name name)
 {
-    struct unsure *found = queue->unsures ? find_unsure(queue, name) : NULL;
-    return found ? found->from : NULL;
-}
-
-static void drop_unsure(struct queue_redis *queue, struct unsure *unsure)
-{
-    HASH_DEL(queue->unsures, unsure);
-    free(unsure);
+    struct hand *found = queue->hands ? find_hand(queue, name) : NULL;
+    if (!found)
+        return "0-0";
+    return found->from[0] ? found->from : NULL;
 }
 
 void queue_redis_note_sure(struct queue_redis *queue, struct queue_name name)
 {
-    struct unsure *found = queue->unsures ? find_unsure(queue, name) : NULL;
-    if (found)
-        drop_unsure(queue, found);
+    note_from(queue, name, "");
 }
 
-void queue_redis_note_all_sure(struct queue_redis *queue)
+void queue_redis_note_sure_to(struct queue_redis *queue, struct queue_name name, const char *from)
 {
-    struct unsure *each, *next;
-    HASH_ITER(hh, queue->unsures, each, next)
+    note_from(queue, name, from);
+}
+
+static void drop_hand(struct queue_redis *queue, struct hand *hand)
+{
+    HASH_DEL(queue->hands, hand);
+    free(hand);
+}
+
+void queue_redis_note_unsure(struct queue_redis *queue, struct queue_name name)
+{
+    struct hand *found = queue->hands ? find_hand(queue, name) : NULL;
+    if (found)
+        drop_hand(queue, found);
+}
+
+void queue_redis_note_all_unsure(struct queue_redis *queue)
+{
+    struct hand *each, *next;
+    HASH_ITER(hh, queue->hands, each, next)
     {
-        drop_unsure(queue, each);
+        drop_hand(queue, each);
     }
 }

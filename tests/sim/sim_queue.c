@@ -16,6 +16,50 @@ static struct sim_queue *of(struct queue *queue)
     return (struct sim_queue *)queue;
 }
 
+/* ---- a partition's owner looks for what it holds ---- */
+
+static struct sim_hand *find_hand(struct sim_queue *queue, struct queue_name name)
+{
+    for (size_t i = 0; i < queue->hand_count; i++) {
+        struct sim_hand *hand = &queue->hands[i];
+        if (hand->partition == name.partition && strcmp(hand->item, name.item) == 0)
+            return hand;
+    }
+    return NULL;
+}
+
+static void note_unsure(struct queue_call *call)
+{
+    struct sim_hand *hand = find_hand(call->queue, call->name);
+    if (hand && call->name.type == QUEUE_FIFO)
+        *hand = call->queue->hands[--call->queue->hand_count];
+}
+
+static void note_looked(struct queue_call *call)
+{
+    struct sim_hand *hand = find_hand(call->queue, call->name);
+    if (!hand) {
+        BUG_ON(call->queue->hand_count == SIM_HANDS_MAX);
+        hand = &call->queue->hands[call->queue->hand_count++];
+        snprintf(hand->item, sizeof(hand->item), "%s", call->name.item);
+        hand->partition = call->name.partition;
+    }
+    hand->after = call->after;
+}
+
+static void complete_claim(struct queue_call *call, const struct err *err)
+{
+    bool well = err->code == ERR_NONE;
+    struct queue_claimed *claimed = well ? call->claimed : NULL;
+    if (well)
+        call->claimed = NULL; /* the receiver's */
+    if (well && call->looks)
+        note_looked(call);
+    if (err->code == ERR_OUTCOME_UNKNOWN)
+        note_unsure(call);
+    ((queue_claim_done *)call->done)(call->arg, err, claimed);
+}
+
 /* ---- completions ---- */
 
 static void complete_read_replies(struct queue_call *call, const struct err *err)
@@ -31,7 +75,6 @@ static void complete(struct sim_call *sim_call, const struct err *err)
 {
     struct queue_call *call = (struct queue_call *)sim_call;
     bool well = err->code == ERR_NONE;
-    struct queue_claimed *claimed = well ? call->claimed : NULL;
     switch (call->op) {
     case OP_ENQUEUE:
         ((queue_enqueued *)call->done)(call->arg, err, call->results[0]);
@@ -40,9 +83,7 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_TAKEOVER:
     case OP_INHERIT:
     case OP_PULL:
-        if (well)
-            call->claimed = NULL; /* the receiver's */
-        ((queue_claim_done *)call->done)(call->arg, err, claimed);
+        complete_claim(call, err);
         return;
     case OP_PROMOTE:
         ((queue_promoted *)call->done)(call->arg, err, call->results[0],
@@ -61,15 +102,17 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_READ_REPLIES:
         complete_read_replies(call, err);
         return;
-    case OP_RENEW:
     case OP_HAND_BACK:
+    case OP_LEAVE:
+        note_unsure(call);
+        break;
+    case OP_RENEW:
     case OP_FINISH:
     case OP_RETRY:
     case OP_BURY:
     case OP_UNBURY:
     case OP_REPLIES:
     case OP_HEARTBEAT:
-    case OP_LEAVE:
         break;
     }
     ((queue_done *)call->done)(call->arg, err);
@@ -98,6 +141,7 @@ static struct queue_call *new_call(struct queue *queue, enum queue_op op, const 
                                    size_t count, void (*done)(void), void *arg)
 {
     struct queue_call *call = mem_alloc(sizeof(*call));
+    call->queue = of(queue);
     call->op = op;
     snprintf(call->client, sizeof(call->client), "%s", sim_loop_name_of(of(queue)->link.loop));
     snprintf(call->item, sizeof(call->item), "%s", item);
@@ -158,8 +202,11 @@ static void claim(struct queue *queue, struct queue_name name, const char *consu
                   bool wait, queue_claim_done *done, void *arg)
 {
     struct queue_call *call = name_call(queue, OP_CLAIM, name, consumer, 0, DONE(done), arg);
+    const struct sim_hand *hand = find_hand(of(queue), name);
     call->max = max;
     call->wait = wait;
+    call->looks = name.type == QUEUE_FIFO && (!hand || hand->after >= 0);
+    call->after = hand ? hand->after : 0;
     send(queue, call);
 }
 
@@ -382,6 +429,7 @@ static void on_down(void *arg, const struct err *err)
 {
     struct sim_queue *queue = arg;
     sim_say("redis is down");
+    queue->hand_count = 0;
     queue->options.on_down(queue->options.arg, err);
 }
 

@@ -4,6 +4,8 @@
 
 #include "sim_redis.h"
 
+#define SIM_HANDS_MAX 128
+
 struct sim_queue {
     struct queue queue;           /* first */
     TAILQ_ENTRY(sim_queue) entry; /* in redis.clients */
@@ -11,6 +13,13 @@ struct sim_queue {
     struct queue_redis_options options;
     uint64_t epoch;        /* of Redis, as last seen; 0: never */
     struct sim_event look; /* at the epoch key */
+    /* fifo: partitions that it looked into since the link came up, for what it holds; -1: through, else behind which entry that goes on */
+    struct sim_hand {
+        char item[REDIS_NAME_MAX];
+        unsigned partition;
+        int64_t after;
+    } hands[SIM_HANDS_MAX];
+    size_t hand_count;
 };
 
 /* Its process ends; see sim_link_end. */

@@ -29,12 +29,15 @@ enum queue_op {
 
 struct queue_call {
     struct sim_call call; /* first */
+    struct sim_queue *queue;
     enum queue_op op;
     struct queue_name name; /* item: copied below */
     char item[REDIS_NAME_MAX], consumer[48];
     char client[16]; /* for the trace */
     size_t max;
     bool wait;
+    bool looks; /* for what it holds, behind `after` */
+    int64_t after;
     int64_t numbers[4];
     struct redis_given *given; /* owned */
     size_t count;

@@ -116,7 +116,8 @@ void queue_call_execute(struct sim_call *sim_call)
         call->results[0] = redis_enqueue(call->name, call->given, call->count);
         break;
     case OP_CLAIM:
-        call->claimed = redis_claim(call->name, call->consumer, call->max, call->wait);
+        call->claimed = redis_claim(call->name, call->consumer, call->max, call->wait,
+                                    call->looks ? &call->after : NULL);
         break;
     case OP_TAKEOVER:
         call->claimed = redis_takeover(call->name, call->consumer, call->numbers[0], call->max);

@@ -252,12 +252,33 @@ static struct redis_entry *next_waiting(const struct queue_name *name, struct re
     return NULL;
 }
 
+/* XREADGROUP of what is in its hand. */
+static void claim_held(struct redis_stream *stream, struct queue_claimed *claimed,
+                       const char *consumer, size_t max, int64_t *after)
+{
+    struct redis_entry *entry;
+    TAILQ_FOREACH(entry, &stream->entries, link)
+    {
+        if (entry->number <= *after || !is_in_hand_of(entry, consumer))
+            continue;
+        into_hand(entry, consumer);
+        add_claimed(claimed, entry, false);
+        if (claimed->count == max) {
+            *after = entry->number;
+            return;
+        }
+    }
+    *after = -1;
+}
+
 struct queue_claimed *redis_claim(struct queue_name name, const char *consumer, size_t max,
-                                  bool wait)
+                                  bool wait, int64_t *after)
 {
     struct redis_stream *stream = stream_of(name);
     struct queue_claimed *claimed = claimed_new(max);
     struct redis_entry *entry;
+    if (after && max)
+        claim_held(stream, claimed, consumer, max, after);
     while (claimed->count < max && (entry = next_waiting(&name, stream))) {
         bool dropped = entry->dropped;
         into_hand(entry, consumer);
@@ -301,9 +322,9 @@ struct queue_claimed *redis_inherit(struct queue_name name, const char *consumer
     struct redis_entry *entry;
     TAILQ_FOREACH(entry, &stream->entries, link)
     {
-        if (!entry->consumer[0] || claimed->count == max)
+        if (!entry->consumer[0] || claimed->count == max || is_in_hand_of(entry, consumer))
             continue;
-        bool taken_over = !is_in_hand_of(entry, consumer) && !entry->put_down;
+        bool taken_over = !entry->put_down;
         into_hand(entry, consumer);
         add_claimed(claimed, entry, taken_over);
     }

@@ -106,8 +106,9 @@ struct redis_given {
 };
 
 int64_t redis_enqueue(struct queue_name name, const struct redis_given *given, size_t count);
+/* `after`: first what it holds behind that one; set to where that came to, or to -1 when it is through. NULL: not. */
 struct queue_claimed *redis_claim(struct queue_name name, const char *consumer, size_t max,
-                                  bool wait);
+                                  bool wait, int64_t *after);
 struct queue_claimed *redis_takeover(struct queue_name name, const char *consumer,
                                      int64_t min_idle_ms, size_t max);
 struct queue_claimed *redis_inherit(struct queue_name name, const char *consumer, size_t max);

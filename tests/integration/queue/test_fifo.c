@@ -66,7 +66,8 @@ START_TEST(what_was_handed_back_is_inherited_in_order)
     ck_assert_uint_eq(claim_count(&bob, FIFO, 0, false), 0);
     ck_assert_str_eq(bodies_of(inherit(&bob, FIFO, 9)), "!0 1 2 !3 !4 ");
     ck_assert_str_eq(bodies_of(inherit(&bob, FIFO, 9)), ""); /* it has them */
-    ck_assert_str_eq(bodies_of(claim(&bob, FIFO, 9, false)), "5 ");
+    ck_assert_str_eq(bodies_of(claim(&bob, FIFO, 9, false)),
+                     "0 1 2 3 4 5 "); /* he looks once at what is his */
     /* The former owner can do nothing to them. */
     hand_back(&alice, FIFO, claimed);
     renew(&alice, FIFO, claimed);
@@ -86,6 +87,29 @@ START_TEST(put_down_and_taken_up_again_is_put_down_no_more)
     queue_claimed_unref(inherit(&bob, FIFO, 1));
     ck_assert_str_eq(bodies_of(inherit(&alice, FIFO, 9)), "!0 ");
     ck_assert_str_eq(bodies_of(inherit(&bob, FIFO, 9)), "!0 1 ");
+}
+END_TEST
+
+/* What its owner handed back it claims again, and so does who owns a partition once more what it had left there. */
+START_TEST(what_is_ours_is_claimed_again)
+{
+    struct queue_entry entries[4];
+    struct queue_redis *queue = (struct queue_redis *)alice.queue;
+    add(entries, 3);
+    ck_assert_str_eq(queue_redis_unsure(queue, FIFO), "0-0");
+    struct queue_claimed *claimed = claim(&alice, FIFO, 2, false);
+    ck_assert_ptr_null(queue_redis_unsure(queue, FIFO));
+    hand_back(&alice, FIFO, claimed);
+    queue_claimed_unref(claimed);
+    ck_assert_str_eq(bodies_of(inherit(&alice, FIFO, 9)), "");
+    ck_assert_str_eq(bodies_of(claim(&alice, FIFO, 1, false)), "0 ");
+    ck_assert_str_eq(bodies_of(claim(&alice, FIFO, 9, false)), "1 2 ");
+    ck_assert_str_eq(bodies_of(claim(&alice, FIFO, 9, false)), "");
+    struct result left = {0};
+    alice.queue->ops->leave(alice.queue, FIFO, "alice", on_done, &left);
+    WAIT_FOR(left.ended == 1);
+    ck_assert_str_eq(bodies_of(claim(&alice, FIFO, 9, false)), "0 1 2 ");
+    ck_assert_ptr_null(queue_redis_unsure(queue, FIFO));
 }
 END_TEST
 
@@ -240,6 +264,7 @@ int main(void)
     tcase_set_timeout(tests, 120);
     tcase_add_test(tests, what_was_handed_back_is_inherited_in_order);
     tcase_add_test(tests, put_down_and_taken_up_again_is_put_down_no_more);
+    tcase_add_test(tests, what_is_ours_is_claimed_again);
     tcase_add_test(tests, a_long_inheritance);
     tcase_add_test(tests, inherit_from_nothing);
     tcase_add_test(tests, pull_from_wherever_they_are);
