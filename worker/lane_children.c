@@ -68,7 +68,7 @@ static void fill_child(struct claim *claim, struct store_message *child, size_t 
     *child = (struct store_message){
         .id = uuid_child(outcome->id, (uint32_t)outcome->run, 0, (uint32_t)ordinal),
         .parent = outcome->id,
-        .item = target->id,
+        .item = sent->target->id, /* the lane's production keeps it, whatever is in force by then */
         .pattern = (enum messaging_pattern)target->messaging_pattern,
         .direction = target->class->outbound ? DIRECTION_OUTBOUND : DIRECTION_INTERNAL,
         .priority = claim->entry->priority,

@@ -29,14 +29,20 @@ static struct lane *lane(const char *id)
     return worker_lane(&worker, id);
 }
 
-static void setup(void)
+static struct production *parse(void)
 {
     struct diagnostics diagnostics;
-    struct err err;
-    production = production_parse(slice_text(yaml), &diagnostics);
+    struct production *parsed = production_parse(slice_text(yaml), &diagnostics);
     diagnostics_print(&diagnostics, "test");
     diagnostics_done(&diagnostics);
-    ck_assert_ptr_nonnull(production);
+    ck_assert_ptr_nonnull(parsed);
+    return parsed;
+}
+
+static void setup(void)
+{
+    struct err err;
+    production = parse();
     fake_store_init(&store);
     fake_queue_init(&queue);
     worker = (struct worker){.production = production,
@@ -139,6 +145,25 @@ START_TEST(children_enter_before_the_parent_is_finished)
     ck_assert(uuid_equal(finish->pointers[0]->id, id));
     fake_queue_answer(finish, &fake_ok);
     ck_assert_uint_eq(lane("Router")->held, 0);
+}
+END_TEST
+
+/* The lane is of an older version than the one under which the handler ended; that one goes before the settle. */
+START_TEST(children_outlive_the_version_they_were_made_under)
+{
+    struct uuid id = uuid_new(5000);
+    struct err away = {.code = ERR_UNAVAILABLE};
+    worker.production = parse();
+    claim("Router", &id, 1, 1);
+    fake_store_answer(settled(), &away); /* it is encoded anew below */
+    production_free(worker.production);
+    worker.production = production;
+    struct fake_store_call *settle = settled();
+    ck_assert_str_eq(settle->outcomes[0]->children[0].item, "Slow");
+    record(settle, true);
+    struct fake_queue_call *enqueue = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_str_eq(enqueue->name.item, "Slow");
+    fake_queue_answer_depth(enqueue, &fake_ok, 1);
 }
 END_TEST
 
@@ -477,6 +502,7 @@ int main(void)
     TCase *cases = tcase_create("lane");
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, children_enter_before_the_parent_is_finished);
+    tcase_add_test(cases, children_outlive_the_version_they_were_made_under);
     tcase_add_test(cases, claims_no_more_than_free_slots);
     tcase_add_test(cases, a_final_error_is_a_dead_letter);
     tcase_add_test(cases, a_timeout_is_retried_then_buried);
