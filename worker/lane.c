@@ -385,7 +385,7 @@ void lane_done(struct lane *lane)
 
 void lane_links_changed(struct lane *lane)
 {
-    lane_batches_hold(lane, !lane->worker->queue_up);
+    lane_batches_link_changed(lane);
     if (lane->worker->queue_up && !lane->fifo)
         renew(lane, clock_mono_us(), true);
     if (lane->worker->queue_up && lane->fifo)

@@ -64,7 +64,8 @@ struct lane {
     TAILQ_HEAD(, claim) claims;
     TAILQ_HEAD(, claim) running; /* by start */
     size_t held, starting, fetching, running_count;
-    unsigned failures[BATCH_COUNT]; /* of publications, in a row */
+    unsigned failures[BATCH_COUNT]; /* of starts, in a row */
+    bool repeats[BATCH_COUNT];      /* what failed and is put back; not yet one of `failures` */
     struct batcher batches[BATCH_COUNT];
     struct loop_task pump;
     struct loop_timer sweep, timeouts, due, again;

@@ -49,11 +49,6 @@ struct lane *worker_route(struct worker *worker, const char *item_id, int64_t ve
     return NULL;
 }
 
-bool worker_has_queue(const struct worker *worker, const char *item_id)
-{
-    return !worker->fleet || fleet_route(worker->fleet, item_id, worker->production->version);
-}
-
 static size_t held(const struct worker *worker)
 {
     const struct lane *lane;
