@@ -1,6 +1,7 @@
 /* Which lanes a worker has through reloads, with a real fleet over a fake store and queue. */
 #include "arrange.h"
 
+#include "base/log.h"
 #include "fake_queue.h"
 #include "fake_store.h"
 #include "run_loop.h"
@@ -463,6 +464,25 @@ START_TEST(a_removed_item_comes_back)
 }
 END_TEST
 
+/* As many as a file may have: the list of their names, in the log and in heartbeats, is cut. */
+START_TEST(items_without_number)
+{
+    struct buffer text;
+    buffer_init(&text, 1u << 20);
+    buffer_append_text(&text, "items:\n");
+    for (int i = 0; i < 1100; i++)
+        buffer_printf(&text, "  - {id: %064d, class: Echo, queue_type: unordered}\n", i);
+    buffer_append_byte(&text, '\0');
+    publish(text.data, false);
+    size_t len = strlen(worker.item_names);
+    ck_assert_uint_lt(len, 64 * 1024);
+    ck_assert_str_eq(worker.item_names + len - 4, ",...");
+    log_info("items", LOG_WORD("items", worker.item_names));
+    publish("items:\n" PLAIN B, false);
+    buffer_done(&text);
+}
+END_TEST
+
 START_TEST(a_disabled_item_is_finished_once_its_next_one_is_enabled)
 {
     publish("items:\n" DISABLED B, false);
@@ -488,6 +508,7 @@ int main(void)
     tcase_add_test(all, a_change_that_is_under_way);
     tcase_add_test(all, a_fifo_lane_opens_when_the_one_before_is_gone);
     tcase_add_test(all, a_removed_item_comes_back);
+    tcase_add_test(all, items_without_number);
     tcase_add_test(all, a_disabled_item_is_finished_once_its_next_one_is_enabled);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
