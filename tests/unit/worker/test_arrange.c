@@ -15,6 +15,9 @@
 #define PLAIN                                                                                      \
     "  - {id: A, class: Echo, queue_type: unordered, settings: {delay: 60000}, timeout: 90000}\n"
 #define OTHERWISE "  - {id: A, class: Echo, queue_type: unordered, concurrency: 7}\n"
+#define SLOWLY                                                                                     \
+    "  - {id: A, class: Echo, queue_type: unordered, concurrency: 3, settings: {delay: 60000},\n"     \
+    "     timeout: 90000}\n"
 #define DISABLED "  - {id: A, class: Echo, queue_type: unordered, enabled: false}\n"
 #define LIFO "  - {id: A, class: Echo, queue_type: lifo}\n"
 #define FIFO "  - {id: A, class: Echo, queue_type: fifo, partitions: 2}\n"
@@ -372,6 +375,35 @@ START_TEST(a_lane_stays_for_what_it_holds)
 }
 END_TEST
 
+static struct fake_queue_call *claim_for(const char *id)
+{
+    struct fake_queue_call *call;
+    TAILQ_FOREACH(call, &queue.calls, link)
+    {
+        if (call->op == FAKE_QUEUE_CLAIM && strcmp(call->name.item, id) == 0)
+            break;
+    }
+    return call;
+}
+
+START_TEST(concurrency_counts_what_the_lane_before_still_runs)
+{
+    struct lane *a = current("A");
+    take_one("A");
+    publish("items:\n" SLOWLY B, false);
+    answer_claims(); /* of both lanes */
+    ANSWER_UNTIL(claim_for("A"));
+    ck_assert_uint_eq(claim_for("A")->count, 2);
+    answer_claims();
+    lane_give_up(a);
+    run_loop_turns(worker.loop);
+    ck_assert_uint_eq(a->running_count, 0);
+    lane_wake(current("A"), 0);
+    ANSWER_UNTIL(claim_for("A"));
+    ck_assert_uint_eq(claim_for("A")->count, 3);
+}
+END_TEST
+
 START_TEST(a_queue_that_changes)
 {
     struct lane *plain = current("A");
@@ -503,6 +535,7 @@ int main(void)
     tcase_set_timeout(all, 60);
     tcase_add_test(all, an_item_left_as_it_was_keeps_its_lane);
     tcase_add_test(all, a_lane_stays_for_what_it_holds);
+    tcase_add_test(all, concurrency_counts_what_the_lane_before_still_runs);
     tcase_add_test(all, a_queue_that_changes);
     tcase_add_test(all, settings_of_a_queue_that_is_closing);
     tcase_add_test(all, a_change_that_is_under_way);

@@ -198,6 +198,32 @@ START_TEST(claims_no_more_than_free_slots)
 }
 END_TEST
 
+/* The oldest of that kind for the lane of `id`; NULL: there is none. */
+static struct fake_queue_call *call_for(enum fake_queue_op op, const char *id)
+{
+    struct fake_queue_call *call;
+    TAILQ_FOREACH(call, &queue.calls, link)
+    {
+        if (call->op == op && strcmp(call->name.item, id) == 0)
+            break;
+    }
+    return call;
+}
+
+START_TEST(a_take_over_leaves_room_for_a_claim_under_way)
+{
+    struct uuid ids[2] = {uuid_new(5000), uuid_new(5000)};
+    struct fake_queue_call *call = claim_of("Slow");
+    RUN_LOOP_UNTIL(worker.loop, call_for(FAKE_PROMOTE, "Slow")); /* the sweep */
+    run_loop_turns(worker.loop);
+    ck_assert_ptr_null(call_for(FAKE_TAKEOVER, "Slow"));
+    fake_queue_answer_claim(call, ids, 1);
+    run_loop_turns(worker.loop);
+    RUN_LOOP_UNTIL(worker.loop, call_for(FAKE_TAKEOVER, "Slow"));
+    ck_assert_uint_eq(call_for(FAKE_TAKEOVER, "Slow")->count, 1);
+}
+END_TEST
+
 START_TEST(a_final_error_is_a_dead_letter)
 {
     struct uuid id = uuid_new(5000);
@@ -579,6 +605,7 @@ int main(void)
     tcase_add_test(cases, children_enter_before_the_parent_is_finished);
     tcase_add_test(cases, children_outlive_the_version_they_were_made_under);
     tcase_add_test(cases, claims_no_more_than_free_slots);
+    tcase_add_test(cases, a_take_over_leaves_room_for_a_claim_under_way);
     tcase_add_test(cases, a_final_error_is_a_dead_letter);
     tcase_add_test(cases, a_timeout_is_retried_then_buried);
     tcase_add_test(cases, the_last_attempt_is_a_dead_letter);
