@@ -383,6 +383,8 @@ void lane_retire(struct lane *lane)
 {
     lane->open = false;
     lane->retiring = true;
+    if (lane->executor && lane->executor->ops->retire)
+        lane->executor->ops->retire(lane->executor);
     lane_disown(lane);
 }
 

@@ -204,7 +204,7 @@ void lane_job_ended(struct job *job, const struct err *error)
     struct claim *claim = claim_of_job(job);
     struct lane *lane = claim->lane;
     histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
-    metric_set(lane->metrics.in_flight, (double)(lane->running_count - 1));
+    metric_add(lane->metrics.in_flight, -1);
     claim_cancel_timer(claim);
     if (error)
         failed(claim, error);
@@ -235,7 +235,7 @@ static void run(struct claim *claim)
     claim_move(claim, CLAIM_RUNNING);
     claim->started_us = clock_mono_us();
     claim->outcome.started_us = clock_wall_us();
-    metric_set(lane->metrics.in_flight, (double)lane->running_count);
+    metric_add(lane->metrics.in_flight, 1);
     if (!lane->immediate && !loop_timer_pending(&lane->timeouts))
         loop_timer_set(&lane->timeouts, lane->item->timeout_ms);
     int64_t deadline_ms = deadline_of(claim);

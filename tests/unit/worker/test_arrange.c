@@ -386,6 +386,32 @@ static struct fake_queue_call *claim_for(const char *id)
     return call;
 }
 
+static bool in_flight_of_a_is(int count)
+{
+    struct buffer out;
+    char line[100];
+    snprintf(line, sizeof(line), "hie_in_flight{item=\"A\",pattern=\"async_reliable\"} %d\n", count);
+    buffer_init(&out, 1u << 20);
+    metrics_print(worker.metrics, &out);
+    buffer_append_byte(&out, '\0');
+    bool found = strstr(out.data, line) != NULL;
+    buffer_done(&out);
+    return found;
+}
+
+START_TEST(in_flight_is_that_of_both_lanes)
+{
+    struct lane *a = current("A");
+    take_one("A");
+    publish("items:\n" SLOWLY B, false);
+    answer_claims();
+    take_one("A");
+    ck_assert(in_flight_of_a_is(2));
+    lane_give_up(a);
+    ck_assert(in_flight_of_a_is(1));
+}
+END_TEST
+
 START_TEST(concurrency_counts_what_the_lane_before_still_runs)
 {
     struct lane *a = current("A");
@@ -535,6 +561,7 @@ int main(void)
     tcase_set_timeout(all, 60);
     tcase_add_test(all, an_item_left_as_it_was_keeps_its_lane);
     tcase_add_test(all, a_lane_stays_for_what_it_holds);
+    tcase_add_test(all, in_flight_is_that_of_both_lanes);
     tcase_add_test(all, concurrency_counts_what_the_lane_before_still_runs);
     tcase_add_test(all, a_queue_that_changes);
     tcase_add_test(all, settings_of_a_queue_that_is_closing);
