@@ -66,6 +66,7 @@ struct executor_threads {
     TAILQ_HEAD(, pool_thread) idle;    /* by `idle`, the last used first */
     size_t count;
     bool short_of; /* threads: it was said */
+    bool leaving;
     struct job_list waiting;
     struct job_list failed; /* to end in `fail` */
     struct loop_task fail;
@@ -415,6 +416,22 @@ static void stop_threads(struct executor_threads *pool)
     }
 }
 
+/* One that has no job is gone at once. */
+static bool leave(struct executor *executor)
+{
+    struct executor_threads *pool = of(executor);
+    struct pool_thread *thread;
+    if (!pool->leaving)
+        stop_threads(pool);
+    pool->leaving = true;
+    TAILQ_FOREACH(thread, &pool->threads, entry)
+    {
+        if (thread->started && pthread_tryjoin_np(thread->thread, NULL) == 0)
+            thread->started = false;
+    }
+    return !any_started(pool);
+}
+
 static void join_threads(struct executor_threads *pool)
 {
     struct timespec until;
@@ -439,8 +456,8 @@ static void executor_threads_free(struct executor *executor)
     struct pool_thread *thread;
     struct job *job;
     struct err err;
-    stop_threads(pool);
-    join_threads(pool);
+    if (!leave(executor))
+        join_threads(pool);
     while ((thread = next_finished(pool))) {
         job = take_back(thread, &err);
         end_job(job, err.code == ERR_NONE ? NULL : &err);
@@ -461,7 +478,7 @@ static void executor_threads_free(struct executor *executor)
 }
 
 static const struct executor_ops ops = {
-    .start = start, .cancel = cancel, .free = executor_threads_free};
+    .start = start, .cancel = cancel, .leave = leave, .free = executor_threads_free};
 
 struct executor *executor_threads_new(const struct executor_env *env, const struct item *item,
                                       const struct handler_class *handler, struct err *err)
