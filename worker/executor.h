@@ -6,7 +6,8 @@
  *
  * The worker's main process alone claims, settles and renews, whatever the mode. An executor gets no more jobs at once than the item's
  * `concurrency` (async: as many as the lane starts). Called from the loop's thread; `job->ended` is called there too, inside
- * start only for the mode async. Every job that was started ends, by itself or by `free`. */
+ * start only for the mode async. Every job that was started ends, by itself or by `free`; one that no handler could be had for ends
+ * as `unstarted`. */
 #ifndef HIE_EXECUTOR_H
 #define HIE_EXECUTOR_H
 

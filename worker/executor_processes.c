@@ -3,8 +3,8 @@
  * One child is started with the executor, so that a handler that cannot work shows at once; up to `concurrency` in all by load, and
  * those stay. A child that dies takes its job along (ERR_CRASHED: a message that kills its handler becomes a dead letter by its
  * attempts) and nothing else. It is started again after 100 ms, then 200 ms and so on up to 10 s, until one has ended a
- * job or 30 s went by without a death. Where they do not even start, what waits fails retryably and the lane is told to claim
- * nothing until one does. */
+ * job or 30 s went by without a death. Where they do not even start, what waits goes back to its queue, without an attempt, and the
+ * lane is told to claim nothing until one does. */
 #include "executor.h"
 
 #include "base/bug.h"
@@ -211,7 +211,7 @@ static void count_death(struct executor_processes *pool)
     loop_timer_set(&pool->calm, CALM_MS);
 }
 
-/* What waits fails, for none will come soon. Their ends are the last thing done: they may start new jobs. */
+/* What waits ends, for none will come soon. Their ends are the last thing done: they may start new jobs. */
 static void fail_waiting(struct executor_processes *pool, const char *reason)
 {
     struct err err;
@@ -223,6 +223,7 @@ static void fail_waiting(struct executor_processes *pool, const char *reason)
     pool->waiting_count = 0;
     while ((job = TAILQ_FIRST(&failed))) {
         TAILQ_REMOVE(&failed, job, waiting);
+        job->unstarted = true;
         end_job(job, &err);
     }
 }

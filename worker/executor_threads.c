@@ -7,7 +7,7 @@
  *
  * The first thread's handler is opened with the executor, so that one that cannot work shows at once; threads are started by load, up
  * to `concurrency`. Where the system has no more threads or descriptors, jobs wait for those that there are; with none at all they
- * fail retryably. */
+ * go back to their queue, without an attempt. */
 #include "executor.h"
 
 #include "base/bug.h"
@@ -134,7 +134,7 @@ static void run(struct pool_thread *thread, struct job *job)
     thread->running = job;
     if (!thread->open && !open_handler(thread, &err)) {
         log_error("handler_not_open", LOG_WORD("item", thread->pool->item->id), LOG_ERR(&err));
-        err.code = ERR_UNAVAILABLE; /* of this thread, not of the message */
+        job->unstarted = true; /* it is this thread's trouble, not the message's */
         job_fail(job, &err);
         return;
     }
@@ -329,6 +329,7 @@ static void on_fail(void *arg)
     TAILQ_CONCAT(&failed, &pool->failed, waiting);
     while ((job = TAILQ_FIRST(&failed))) {
         TAILQ_REMOVE(&failed, job, waiting);
+        job->unstarted = true;
         end_job(job, &err);
     }
 }

@@ -69,6 +69,7 @@ static void ends_with(const char *body, enum error_code code, const char *text)
     ck_assert_int_eq(test->error.code, code);
     ck_assert_str_eq(test->error.text, text);
     ck_assert_uint_eq(test->job.sent_count, 0);
+    ck_assert(!test->job.unstarted);
     test_job_free(test);
 }
 
@@ -205,6 +206,7 @@ START_TEST(one_that_refuses_pauses_its_lane)
     test_wait(test);
     ck_assert_int_eq(test->error.code, ERR_UNAVAILABLE);
     ck_assert_str_eq(test->error.text, "its child processes do not start: it does not open here");
+    ck_assert(test->job.unstarted);
     ck_assert(executor->paused);
     ck_assert(health_ready(env.health));
     test_job_free(test);
