@@ -23,8 +23,8 @@ size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
 
 /* ---- lane_children.c ---- */
 
-/* What the job sent, as rows of the outcome and entries of queues. False with `err`: one is too large for a queue, and its parent keeps
- * nothing in the store. */
+/* What the job sent, as rows of the outcome and entries of queues. A parent that the store knows nothing of has no rows, so each of its
+ * children must go into a queue now: false with `err` where one is too large for one, or (retryable) its queue is changing or removed. */
 bool lane_make_children(struct claim *claim, struct err *err);
 
 /* ---- lane_fetch.c: large bodies come from the store, within a budget of bytes for the whole worker ---- */

@@ -40,9 +40,9 @@ void lane_return(struct claim *claim)
 static void publish_child(struct claim *claim, size_t at, const struct store_message *message)
 {
     struct worker *worker = claim->lane->worker;
-    struct lane *lane = worker_route(worker, message->item, message->version);
-    if (!lane && claim->unrecorded)
-        lane = worker_lane(worker, message->item);
+    struct lane *lane = claim->unrecorded
+                            ? worker_last_route(worker, message->item, message->version)
+                            : worker_route(worker, message->item, message->version);
     if (!lane)
         return; /* it waits in the WAL: for its queue to open, or for its item to come back */
     struct claim_child *child = &claim->published[at];
