@@ -54,6 +54,7 @@ void intake_move(struct message_intake *message, unsigned state)
     struct intake_list *list = &message->intake->lists[state];
     TAILQ_REMOVE(&message->intake->lists[message->state], message, link);
     state_move(&states, &message->state, state);
+    intake_moved_on(message->intake);
     if (state == INTAKE_ANSWERED)
         return;
     struct message_intake *before = TAILQ_LAST(list, intake_list);
@@ -506,6 +507,7 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
     loop_timer_init(&intake->deadlines, loop, on_deadlines, intake);
     intake->items = mem_array(production->item_count, sizeof(*intake->items));
     intake_wal_init(intake);
+    intake_succession_init(intake);
     init_all_metrics(intake, metrics);
     for (size_t i = 0; i < production->item_count; i++) {
         int64_t ack_timeout_us = production->items[i].persistence.ack_timeout_ms * 1000;
@@ -539,6 +541,7 @@ void intake_done(struct intake *intake)
     intake_free_keys(intake);
     gate_done(&intake->gate);
     loop_timer_done(&intake->deadlines);
+    loop_task_done(&intake->let_go);
     free(intake->items);
     free(intake->metrics);
 }
@@ -576,12 +579,6 @@ bool intake_idle(const struct intake *intake)
 
 bool intake_quiet(const struct intake *intake)
 {
-    return intake->in_hand == 0 && !intake->asking_unknown && gate_is_quiet(&intake->gate);
-}
-
-void intake_succeed(struct intake *next, struct intake *before, bool recount)
-{
-    next->queue_up = before->queue_up;
-    next->store_up = before->store_up;
-    gate_succeed(&next->gate, &before->gate, recount);
+    return intake->in_hand == 0 && !intake->asking_unknown && !intake->held &&
+           gate_is_quiet(&intake->gate);
 }

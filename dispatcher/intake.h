@@ -97,7 +97,9 @@ struct intake_budget {
     size_t bytes_in_hand, bytes_max;
 };
 
-/* One intake serves one version of the production; the one before ends what it has in hand beside it. */
+/* One intake serves one version of the production; the one before ends what it has in hand beside it. What both have in hand keeps
+ * its order: nothing of the next one is written before all that came in before has been written or refused, and what Redis alone keeps is
+ * sent in the same way (intake_succession.c). */
 struct intake {
     struct loop *loop;
     const struct production *production;
@@ -115,7 +117,10 @@ struct intake {
     struct loop_timer deadlines;
     int64_t least_ack_timeout_us, timeouts_checked_us;
     bool queue_up, store_up, asking_unknown;
-    size_t in_hand; /* messages not yet freed */
+    struct intake *held; /* the next one, while anything of it waits for ours; NULL: nothing does */
+    struct loop_task let_go;
+    bool sends_held; /* as wal.held, of what Redis alone keeps */
+    size_t in_hand;  /* messages not yet freed */
     struct intake_budget *budget, own_budget;
     struct intake_metrics *metrics; /* by item index */
     void (*on_unqueued)(
@@ -143,7 +148,7 @@ bool intake_hold(struct intake *intake, size_t *held, size_t now);
 void intake_count_rejected(struct intake *intake, const struct item *item, enum error_code code);
 /* True when no message is in hand. */
 bool intake_idle(const struct intake *intake);
-/* … and no call is under way. */
+/* … no call is under way, and the next one waits for nothing. */
 bool intake_quiet(const struct intake *intake);
 
 #endif

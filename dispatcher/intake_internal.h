@@ -1,4 +1,5 @@
-/* What the files of the intake share: intake.c (the door, the end, deadlines), intake_wal.c, intake_queue.c, intake_repeats.c. */
+/* What the files of the intake share: intake.c (the door, the end, deadlines), intake_wal.c, intake_queue.c,
+ * intake_repeats.c, intake_succession.c. */
 #ifndef HIE_INTAKE_INTERNAL_H
 #define HIE_INTAKE_INTERNAL_H
 
@@ -86,6 +87,8 @@ void intake_start_queueing(struct message_intake *message);
 /* Of a message in SENDING or RESENDING. */
 void intake_send(struct message_intake *message);
 void intake_resend_unsure(struct intake *intake);
+/* While held nothing is sent that Redis alone keeps. */
+void intake_hold_sends(struct intake *intake, bool held);
 void intake_free_queues(struct intake *intake);
 
 /* ---- intake_repeats.c ---- */
@@ -103,5 +106,11 @@ void intake_unfollow(struct message_intake *follower);
 void intake_answer_followers(struct intake_list *followers, struct uuid first,
                              const struct err *error);
 void intake_free_keys(struct intake *intake);
+
+/* ---- intake_succession.c ---- */
+
+void intake_succession_init(struct intake *intake);
+/* Something has left its state or its batch: the next intake may not have to wait any longer. */
+void intake_moved_on(struct intake *intake);
 
 #endif

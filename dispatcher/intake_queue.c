@@ -113,6 +113,12 @@ static void start_enqueue(void *arg, struct batch_item **items, size_t count)
                                 batch->entries, count, on_enqueued, batch);
 }
 
+/* Its messages are Redis's alone, but for large ones and those with a key of repeats. */
+static bool is_held(const struct intake_queue *queue)
+{
+    return queue->intake->sends_held && !queue->item->persistence.wal_enabled;
+}
+
 static struct intake_queue *queue_of(struct message_intake *message)
 {
     struct intake *intake = message->intake;
@@ -130,6 +136,7 @@ static struct intake_queue *queue_of(struct message_intake *message)
         batcher_init(&queue->batcher, intake->loop, QUEUE_BATCH_MAX, BATCH_BYTES, start_enqueue,
                      queue);
         queue->batcher.max_under_way = UNDER_WAY;
+        batcher_hold(&queue->batcher, is_held(queue));
     }
     return queue;
 }
@@ -173,15 +180,37 @@ void intake_resend_unsure(struct intake *intake)
     }
 }
 
-void intake_free_queues(struct intake *intake)
+static void for_each_queue(struct intake *intake, void (*act)(struct intake_queue *queue))
 {
     for (size_t i = 0; i < intake->production->item_count; i++) {
         struct intake_item *own = &intake->items[i];
         for (int64_t j = 0; own->queues && j < intake->production->items[i].partitions; j++) {
             if (own->queues[j])
-                intake_drain_batcher(&own->queues[j]->batcher);
-            free(own->queues[j]);
+                act(own->queues[j]);
         }
-        free(own->queues);
     }
+}
+
+static void hold_or_not(struct intake_queue *queue)
+{
+    batcher_hold(&queue->batcher, is_held(queue));
+}
+
+void intake_hold_sends(struct intake *intake, bool held)
+{
+    intake->sends_held = held;
+    for_each_queue(intake, hold_or_not);
+}
+
+static void free_queue(struct intake_queue *queue)
+{
+    intake_drain_batcher(&queue->batcher);
+    free(queue);
+}
+
+void intake_free_queues(struct intake *intake)
+{
+    for_each_queue(intake, free_queue);
+    for (size_t i = 0; i < intake->production->item_count; i++)
+        free(intake->items[i].queues);
 }

@@ -175,6 +175,11 @@ void batcher_done(struct batcher *batcher)
     wake(batcher);
 }
 
+bool batcher_idle(const struct batcher *batcher)
+{
+    return batcher->count == 0 && batcher->under_way == 0;
+}
+
 void batcher_hold(struct batcher *batcher, bool held)
 {
     batcher->held = held;

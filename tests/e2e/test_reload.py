@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from hiefleet import Fleet, echo_item, file_item, free_port, hl7, production, router_item, wait_until
+from hiefleet import Fleet, Receiver, echo_item, file_item, free_port, hl7, item, production, router_item, wait_until
 
 pytestmark = pytest.mark.sanitize
 
@@ -440,6 +440,42 @@ def test_reloads_in_a_row(fleet):
     for number in (3, 4, 6):
         check_change(fleet, number)
     check_order(fleet, versions=[3, 4, 6])
+
+
+def test_a_pipelined_connection_keeps_its_order():
+    """A sender of one key that waits for no answer, while reload follows on reload: what came in under one version waits for its commit
+    while what comes after it is taken in under the next. The receiver gets all of them in the order of their sending."""
+    count = 3000
+    receiver = Receiver()
+
+    def config(attempts):
+        return production(item("In", "HTTPSender", {"url": receiver.url, "timeout": 20000},
+                               retry={"max_attempts": attempts}, **fifo()), mllp=["In"])
+
+    with Fleet(config(5), workers=1) as fleet, fleet.mllp() as connection:
+        sent = [hl7.adt(control=f"P{number:06d}") for number in range(count)]
+
+        def send():
+            for at in range(0, count, 10):
+                connection.send(*sent[at:at + 10])
+
+        codes = []
+        threads = [threading.Thread(target=send),
+                   threading.Thread(target=lambda: codes.extend(hl7.Message(connection.receive()).code for _ in sent))]
+        for thread in threads:
+            thread.start()
+        reloads = 0
+        while len(codes) < count and all(thread.is_alive() for thread in threads[1:]):
+            reload(fleet, config(6 + reloads))
+            reloads += 1
+        for thread in threads:
+            thread.join(60)
+        assert codes == ["AA"] * count and reloads > 10, (collections.Counter(codes), reloads)
+        fleet.wait_empty(120)
+        got = [body for _, body in receiver.requests]
+        wrong = [at for at, (a, b) in enumerate(zip(got, sent)) if a != b]
+        assert got == sent, f"{len(got)} of {count} came, {len(wrong)} out of their place, first {wrong[:5]}"
+    receiver.close()
 
 
 # ---- in the midst of it --------------------------------------------------------------------------------------
