@@ -366,6 +366,7 @@ void gate_link_changed(struct gate *gate, bool queue_up, bool store_up)
             gated->free = 0;
             gated->counted = -1; /* it may be an hour old */
             gated->settling = false;
+            decide(gated, SLOTS_FAILED); /* before anybody new is admitted */
         } else if (used(gated) + gated->free > 0 || gated->recorded != 0) {
             gated->recorded = -1; /* Redis may have lost it */
             ask(gated, 0);

@@ -17,8 +17,9 @@
  * After a link came back the database's count is compared with the queue: rows that are in no queue and nobody's here (Redis lost
  * them) count too, until the reconciler has brought them.
  *
- * While Redis is away, or has not answered for SLOTS_SLOW_MS: used = what the database counts + ours since it was asked. Several dispatchers may pass the limit by
- * what they accept between two counts. Messages that only the queue would keep are refused then. */
+ * While Redis is away, or has not answered for SLOTS_SLOW_MS: used = what the database counts + ours since it was asked. Several
+ * dispatchers may pass the limit by what they accept between two counts. Messages that only the queue would keep are refused then. Who
+ * waits when Redis goes away is decided on at once, before anybody new. */
 #ifndef HIE_GATE_H
 #define HIE_GATE_H
 

@@ -321,6 +321,25 @@ START_TEST(a_call_that_fails_is_decided_here)
 }
 END_TEST
 
+/* Another link to Redis than that of the calls may break alone. */
+START_TEST(who_waits_when_redis_goes_away_comes_first)
+{
+    use("Small");
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(ask(0), GATE_WAITS);
+    waiters[1].waiter.queue_only = true;
+    gate_link_changed(&gates[0], false, true);
+    ck_assert_uint_eq(tells[GATE_ADMITTED], 3);
+    ck_assert_uint_eq(tells[GATE_AWAY], 1);
+    ck_assert_int_eq(ask(0), GATE_FULL);
+    serve(); /* the call's answer comes all the same: what it granted is theirs */
+    ck_assert_int_eq(gated(0)->free, 0);
+    links(true, true);
+    serve();
+    ck_assert_int_eq(redis.slots[0], 3);
+}
+END_TEST
+
 START_TEST(a_call_that_hangs_is_decided_here)
 {
     use("Small");
@@ -494,6 +513,7 @@ static void add(TCase *cases)
     tcase_add_test(cases, too_many_do_not_wait);
     tcase_add_test(cases, while_redis_is_away_the_database_counts);
     tcase_add_test(cases, a_call_that_fails_is_decided_here);
+    tcase_add_test(cases, who_waits_when_redis_goes_away_comes_first);
     tcase_add_test(cases, a_call_that_hangs_is_decided_here);
     tcase_add_test(cases, what_redis_lost_counts_until_it_is_brought);
     tcase_add_test(cases, what_was_left_unqueued_counts_until_it_is_brought);
