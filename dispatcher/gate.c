@@ -227,7 +227,7 @@ enum gate_verdict gate_admit(struct gate *gate, const struct item *item, struct 
     if (!gated->waiting_count && !waiter->queue_only && is_slow(gated))
         return admit_while_away(gated, waiter);
     if (gated->waiting_count == GATE_WAITING_MAX)
-        return GATE_FULL;
+        return GATE_AWAY;
     waiter->asked = false;
     TAILQ_INSERT_TAIL(&gated->waiting, waiter, link);
     gated->waiting_count++;

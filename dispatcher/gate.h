@@ -30,13 +30,13 @@
 
 #include <sys/queue.h>
 
-#define GATE_WAITING_MAX 4096u /* of an item; further ones are refused as if it were full */
+#define GATE_WAITING_MAX 32768u /* of an item; nobody knows whether there is room for more */
 
 enum gate_verdict {
     GATE_ADMITTED,
     GATE_WAITS, /* told later */
     GATE_FULL,
-    GATE_AWAY, /* Redis is needed */
+    GATE_AWAY, /* Redis is needed, or too many wait for it */
 };
 
 struct gate_waiter { /* embed it; the caller owns it */

@@ -395,7 +395,7 @@ static void on_slot(struct gate_waiter *waiter, enum gate_verdict verdict)
     if (verdict == GATE_FULL)
         err_set(&error, ERR_QUEUE_FULL, "the item's queue is full");
     else
-        err_set(&error, ERR_UNAVAILABLE, "the queue is away");
+        err_set(&error, ERR_UNAVAILABLE, "the queue is away or does not answer in time");
     intake_finish(message, &error);
 }
 
@@ -422,8 +422,9 @@ static int enter(struct intake *intake, const struct intake_request *request,
     enum gate_verdict verdict = gate_admit(&intake->gate, request->item, &message->waiter);
     if (verdict == GATE_FULL || verdict == GATE_AWAY) {
         free(message);
-        return verdict == GATE_FULL ? err_set(err, ERR_QUEUE_FULL, "the item's queue is full")
-                                    : err_set(err, ERR_UNAVAILABLE, "the queue is away");
+        return verdict == GATE_FULL
+                   ? err_set(err, ERR_QUEUE_FULL, "the item's queue is full")
+                   : err_set(err, ERR_UNAVAILABLE, "the queue is away or does not answer in time");
     }
     enum intake_state admitted = message->by_wal ? INTAKE_WRITING : INTAKE_SENDING;
     take_in_hand(message, verdict == GATE_WAITS ? INTAKE_RESERVING : admitted);
