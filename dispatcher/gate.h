@@ -19,7 +19,18 @@
  *
  * While Redis is away, or has not answered for SLOTS_SLOW_MS: used = what the database counts + ours since it was asked. Several
  * dispatchers may pass the limit by what they accept between two counts. Messages that only the queue would keep are refused then. Who
- * waits when Redis goes away is decided on at once, before anybody new. */
+ * waits when Redis goes away is decided on at once, before anybody new.
+ *
+ * Each message counts once: in `on_way` from its admission until it is queued (then in `depth`), left out of its queue (then in
+ * `unqueued`, until the database and the queue say that it was brought) or cancelled. So, of each item, outside of the calls below:
+ *
+ *   used = depth + on_way + unqueued + nobodys, and without `nobodys` nothing is admitted past queue_size while Redis is there
+ *   held = on_way − sent + unqueued + free is what Redis is to count for us; `recorded` is what it does, or is not known
+ *   0 ≤ sent ≤ on_way ≤ since_asked ≤ since, 0 ≤ unqueued_asked ≤ unqueued; none of the others is negative but for "not known"
+ *   who waits is in a row, waiting_count long, and there is a call under way, and no free slot; nobody waits while Redis is away
+ *   settling: `counted` is known
+ *
+ * tests/lib/gate_check.h holds us to that. */
 #ifndef HIE_GATE_H
 #define HIE_GATE_H
 

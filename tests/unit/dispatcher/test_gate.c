@@ -3,6 +3,7 @@
 
 #include "fake_queue.h"
 #include "fake_store.h"
+#include "gate_check.h"
 #include "run_loop.h"
 
 #include <check.h>
@@ -58,10 +59,18 @@ static void setup(void)
     waiter_count = 0;
 }
 
+static void check_gates(void)
+{
+    for (int i = 0; i < GATES; i++)
+        gate_check(&gates[i]);
+}
+
 static void teardown(void)
 {
+    check_gates();
     fake_queue_end(&queue);
     fake_store_end(&store);
+    check_gates();
     for (int i = 0; i < GATES; i++)
         gate_done(&gates[i]);
     loop_free(loop);
@@ -120,6 +129,7 @@ static void serve_one(void)
     redis.slots[own] = call->held + granted;
     redis.calls++;
     fake_queue_answer_slots(call, &fake_ok, granted, redis.depth);
+    check_gates();
 }
 
 static void serve(void)
@@ -134,6 +144,7 @@ static void enqueue(int gate)
     gate_sent(&gates[gate], item, 1);
     redis.depth++;
     gate_queued(&gates[gate], item, 1, redis.depth);
+    check_gates();
 }
 
 static void run_ms(int64_t ms)
@@ -141,6 +152,7 @@ static void run_ms(int64_t ms)
     int64_t until_ms = clock_mono_ms() + ms;
     while (clock_mono_ms() < until_ms) {
         run_loop_once(loop);
+        check_gates();
         serve();
     }
 }
@@ -291,6 +303,7 @@ static void links(bool queue_up, bool store_up)
 {
     run_ms(5); /* counting takes its share of the time only */
     gate_link_changed(&gates[0], queue_up, store_up);
+    check_gates();
 }
 
 START_TEST(while_redis_is_away_the_database_counts)
