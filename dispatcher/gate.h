@@ -66,6 +66,7 @@ struct gate_item {
     bool asking;       /* a call is under way */
     bool settling;     /* `counted` is to be compared with the next depth */
     bool settling_new; /* … and says what is nobody's; else that only falls */
+    bool left;         /* the next gate does not read all of its queue */
     int64_t free;      /* reserved, for those who come next */
     int64_t on_way;    /* admitted, not yet known to be in the queue */
     int64_t sent;      /* of them, those that an enqueue was called for */
@@ -119,7 +120,9 @@ void gate_queued(struct gate *gate, const struct item *item, int64_t count, int6
 void gate_unqueued(struct gate *gate, const struct item *item, int64_t count); /* durable only */
 void gate_cancelled(struct gate *gate, const struct item *item); /* not accepted after all */
 /* `next` goes on for the items that both have, as things are known to be. `before` admits no more but those that wait, and what it
- * learns to be in no queue is to be moved on by gate_hand_over. `recount`: ask the database what is nobody's. */
+ * learns to be in no queue is to be moved on by gate_hand_over. Where `next` does not read all of an item's queue (its pattern is
+ * another, or it has fewer partitions), what is in it counts as nobody's, and what still enters it as in no queue, until the database says
+ * more; it is asked at once, as with `recount`. */
 void gate_succeed(struct gate *next, struct gate *before, bool recount);
 void gate_hand_over(struct gate *before, struct gate *next);
 /* No call of it is under way, and Redis counts nothing for it. */

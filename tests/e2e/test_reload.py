@@ -668,7 +668,8 @@ def test_without_a_wal():
         assert set(senders.ids) <= ends, f"{len(set(senders.ids) - ends)} are lost"
 
 
-def test_room_is_exact_across_a_change():
+@pytest.mark.parametrize("change", [{"queue_type": "lifo"}, {"messaging_pattern": "concurrent_async"}], ids=["type", "pattern"])
+def test_room_is_exact_across_a_change(change):
     """Old ones and parked ones count together, and nothing stays counted."""
     def config(**over):
         return production(echo_item("In", queue_size=60, concurrency=1, **over), echo_item("Other"))
@@ -676,20 +677,20 @@ def test_room_is_exact_across_a_change():
     with Fleet(config(delay=500), workers=1) as fleet:
         statuses = collections.Counter(fleet.post("In", b"x").status for _ in range(50))
         assert statuses == {202: 50}
-        reload(fleet, config(delay=0, queue_type="lifo"))
+        reload(fleet, config(delay=0, **change))
         wait_closing(fleet)
         parked = collections.Counter(fleet.post("In", b"y").status for _ in range(60))
         assert 1 <= parked[202] <= 60 and set(parked) <= {202, 429}, parked
         assert fleet.scalar("select count(*) from hie.wal") <= 62
         fleet.wait_empty(90)
         wait_open(fleet)
-        reload(fleet, config(delay=60000, queue_type="lifo"))
+        reload(fleet, config(delay=60000, **change))
         wait_version(fleet, 3)
         wait_until(lambda: fleet.scalar("select coalesce(sum(1), 0) from hie.wal") == 0, "empty", SOON)
         time.sleep(3)  # what is counted for the generation before lapses
         filled = collections.Counter(fleet.post("In", b"z").status for _ in range(70))
         assert filled[202] == 60 and filled[429] == 10, filled
-        reload(fleet, config(delay=0, queue_type="lifo"))
+        reload(fleet, config(delay=0, **change))
         fleet.workers[0].kill()
         fleet.replace_worker(fleet.workers[0])
         fleet.wait_empty(90)

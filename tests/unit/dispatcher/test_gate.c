@@ -35,6 +35,7 @@ static size_t waiter_count, tells[GATE_AWAY + 1];
 /* What Redis has of the item under test. */
 static struct {
     int64_t depth, slots[GATES];
+    int64_t other_depth; /* of its queue of another pattern */
     size_t calls;
 } redis;
 
@@ -122,13 +123,15 @@ static void serve_one(void)
     int64_t others = 0;
     for (int i = 0; i < GATES; i++)
         others += i == own ? 0 : redis.slots[i];
-    int64_t free_slots = call->limit - redis.depth - others - call->held;
+    bool is_other = call->name.pattern == PATTERN_CONCURRENT_ASYNC;
+    int64_t depth = is_other ? redis.other_depth : redis.depth;
+    int64_t free_slots = call->limit - depth - others - call->held;
     int64_t granted = call->want < free_slots ? call->want : free_slots;
     if (granted < 0)
         granted = 0;
     redis.slots[own] = call->held + granted;
     redis.calls++;
-    fake_queue_answer_slots(call, &fake_ok, granted, redis.depth);
+    fake_queue_answer_slots(call, &fake_ok, granted, depth);
     check_gates();
 }
 
@@ -352,6 +355,7 @@ START_TEST(who_waits_when_redis_goes_away_comes_first)
         ck_assert_int_eq(ask(0), GATE_WAITS);
     waiters[1].waiter.queue_only = true;
     gate_link_changed(&gates[0], false, true);
+    check_gates();
     ck_assert_uint_eq(tells[GATE_ADMITTED], 3);
     ck_assert_uint_eq(tells[GATE_AWAY], 1);
     ck_assert_int_eq(ask(0), GATE_FULL);
@@ -505,6 +509,55 @@ START_TEST(a_gate_is_succeeded)
 }
 END_TEST
 
+/* Its pattern changes: the next gate's queue is another one. */
+START_TEST(what_is_in_the_queue_before_counts)
+{
+    static const char changed[] = "production: {name: test}\n"
+                                  "items:\n"
+                                  "  - {id: Small, class: Echo, queue_type: unordered, "
+                                  "messaging_pattern: concurrent_async, queue_size: 3}\n";
+    struct diagnostics diagnostics;
+    struct production *next = production_parse(slice_text(changed), &diagnostics);
+    diagnostics_done(&diagnostics);
+    gate_done(&gates[1]);
+    gate_init(&gates[1], loop, next, &queue.queue, &store.store);
+    use("Small");
+    ask(0);
+    ask(0);
+    serve();
+    enqueue(0); /* one in the queue, one on its way */
+    gate_succeed(&gates[1], &gates[0], false);
+    item = &next->items[0];
+    ck_assert_int_eq(gate_used(&gates[1], item), 1);
+    run_ms(60); /* Redis counts one on its way for the gate before */
+    ask(1);
+    ask(1);
+    serve();
+    ck_assert_uint_eq(tells[GATE_ADMITTED], 3); /* one of the two */
+    ck_assert_uint_eq(tells[GATE_FULL], 1);
+    gate_cancelled(&gates[1], item);
+    answer_counts(1); /* asked at once: the one in the queue before */
+    serve();
+    ck_assert_int_eq(gated(1)->nobodys, 1);
+    use("Small");
+    enqueue(0); /* the one on its way enters the queue before */
+    gate_hand_over(&gates[0], &gates[1]);
+    item = &next->items[0];
+    ck_assert_int_eq(gate_used(&gates[1], item), 2);
+    while (gate_used(&gates[1], item) == 2) { /* one has ended; the gate before asks, too */
+        RUN_LOOP_UNTIL(loop, (serve(), fake_store_pending(&store) > 0));
+        answer_counts(1);
+        serve();
+    }
+    ck_assert_int_eq(gate_used(&gates[1], item), 1);
+    use("Small");
+    fake_store_end(&store);
+    gate_done(&gates[1]);
+    gate_init(&gates[1], loop, production, &queue.queue, &store.store);
+    production_free(next);
+}
+END_TEST
+
 /* One whose answer comes after its succession keeps nothing of it. */
 START_TEST(a_block_that_comes_too_late)
 {
@@ -544,6 +597,7 @@ static void add(TCase *cases)
     tcase_add_test(cases, others_on_their_way_are_not_taken_for_lost_ones_for_long);
     tcase_add_test(cases, a_link_that_flaps_keeps_the_books);
     tcase_add_test(cases, a_gate_is_succeeded);
+    tcase_add_test(cases, what_is_in_the_queue_before_counts);
     tcase_add_test(cases, a_block_that_comes_too_late);
 }
 
