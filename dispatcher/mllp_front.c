@@ -234,6 +234,8 @@ static void on_ended(struct caller *caller, enum caller_outcome outcome,
 {
     struct pending_ack *pending = pending_of_caller(caller);
     struct mllp_front *front = pending->peer->front;
+    if (outcome != CALLER_ENDED && pending->in_intake)
+        return; /* it is told when the intake has said whether there is a message, and which */
     switch (outcome) {
     case CALLER_ENDED:
         build_end(pending, end);
@@ -279,20 +281,19 @@ static void on_answered(void *arg, struct uuid id, bool repeats, const struct er
     if (!peer->stream) {
         pending->ready = true;
     } else if (pending->ready) {
-        /* it has ended already, or its time was up */
+        /* it has ended already */
     } else if (error->code != ERR_NONE) {
         on_refused_later(pending, error);
     } else {
-        if (repeats) {
-            pending->id = id;
-            callers_remove(peer->front->callers, &pending->caller);
-            if (pending->waits)
-                wait_for_end(pending, CALLER_LOOKS);
-            if (pending->application)
-                application_ack_repeats(pending->application, id);
-        }
-        if (!pending->waits)
+        pending->id = id;
+        if (repeats && pending->application)
+            application_ack_repeats(pending->application, id);
+        if (!pending->waits) {
             build_answer(pending, id, error);
+        } else if (repeats || !caller_waits(&pending->caller)) { /* or its time was up already */
+            callers_remove(peer->front->callers, &pending->caller);
+            wait_for_end(pending, CALLER_LOOKS);
+        }
     }
     flush(peer);
 }

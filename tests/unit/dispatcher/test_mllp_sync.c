@@ -236,6 +236,23 @@ START_TEST(the_time_is_up_with_the_id)
 }
 END_TEST
 
+START_TEST(late_in_the_intake_is_told_when_there_is_a_message)
+{
+    struct uuid first = uuid_new(1000);
+    item->blocking.max_wait_time_ms = 60;
+    send_message(peer, MESSAGE("ONE", ""));
+    wait_until(loop, callers.count == 0);
+    fake_intake_answer(ERR_QUEUE_FULL, NULL);
+    expect_frame("MSA|AR|ONE\r", "the intake said no");
+    send_message(peer, MESSAGE("TWO", ""));
+    wait_until(loop, callers.count == 0);
+    expect_nothing();
+    fake_intake_answer(ERR_NONE, &first);
+    wait_until(loop, peer_has(peer, "max_wait_time"));
+    expect_id(first); /* its own never exists */
+}
+END_TEST
+
 START_TEST(without_redis_nobody_can_wait)
 {
     set_links(false, true);
@@ -476,6 +493,7 @@ int main(void)
     tcase_add_test(cases, replies_that_wait_for_their_turn_are_in_the_budget);
     tcase_add_test(cases, other_ends_are_errors);
     tcase_add_test(cases, the_time_is_up_with_the_id);
+    tcase_add_test(cases, late_in_the_intake_is_told_when_there_is_a_message);
     tcase_add_test(cases, without_redis_nobody_can_wait);
     tcase_add_test(cases, the_intakes_errors_are_told);
     tcase_add_test(cases, answers_leave_in_the_order_of_the_frames);
