@@ -55,8 +55,6 @@ void intake_move(struct message_intake *message, unsigned state)
     TAILQ_REMOVE(&message->intake->lists[message->state], message, link);
     state_move(&states, &message->state, state);
     intake_moved_on(message->intake);
-    if (state == INTAKE_ANSWERED)
-        return;
     struct message_intake *before = TAILQ_LAST(list, intake_list);
     while (before && is_by_age(state) && before->accepted_us > message->accepted_us)
         before = TAILQ_PREV(before, intake_list, link);
@@ -74,6 +72,7 @@ void intake_release(struct message_intake *message)
     struct uuid id = message->row.id;
     struct intake_list followers;
     intake_drop_key(message, &followers);
+    TAILQ_REMOVE(&intake->lists[INTAKE_ANSWERED], message, link);
     intake->in_hand--;
     intake->budget->bytes_in_hand -= message->size;
     free(message);
@@ -502,7 +501,7 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
                               .own_budget = {.bytes_max = BYTES_IN_HAND_MAX},
                               .budget = &intake->own_budget,
                               .least_ack_timeout_us = INT64_MAX};
-    for (unsigned state = 0; state < INTAKE_ANSWERED; state++)
+    for (unsigned state = 0; state < INTAKE_STATE_COUNT; state++)
         TAILQ_INIT(&intake->lists[state]);
     gate_init(&intake->gate, loop, production, queue, store);
     loop_timer_init(&intake->deadlines, loop, on_deadlines, intake);
@@ -517,22 +516,11 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
     }
 }
 
-void intake_drain_batcher(struct batcher *batcher)
-{
-    struct batch_item *item;
-    while ((item = batcher_take(batcher))) {
-        struct message_intake *message = intake_of_batch_item(item);
-        if (message->state == INTAKE_ANSWERED)
-            free(message);
-    }
-    batcher_free(batcher);
-}
-
 void intake_done(struct intake *intake)
 {
-    intake_drain_batcher(&intake->wal);
+    batcher_free(&intake->wal);
     intake_free_queues(intake);
-    for (unsigned state = 0; state < INTAKE_ANSWERED; state++) {
+    for (unsigned state = 0; state < INTAKE_STATE_COUNT; state++) {
         struct message_intake *message;
         while ((message = TAILQ_FIRST(&intake->lists[state]))) {
             TAILQ_REMOVE(&intake->lists[state], message, link);

@@ -111,8 +111,9 @@ struct intake {
     struct gate gate;
     struct batcher wal;
     struct intake_item *items; /* by item index */
-    /* By state; those of UNKNOWN by the time they are to be looked up, the others by the time they came in. */
-    TAILQ_HEAD(intake_list, message_intake) lists[INTAKE_ANSWERED];
+    /* By state; those of UNKNOWN by the time they are to be looked up, the others by the time they came in. ANSWERED: a batch
+     * still holds them. */
+    TAILQ_HEAD(intake_list, message_intake) lists[INTAKE_STATE_COUNT];
     struct intake_keys keys;
     struct loop_timer deadlines;
     int64_t least_ack_timeout_us, timeouts_checked_us;

@@ -9,7 +9,7 @@
 
 /* One message on its way; one allocation, its bytes follow it. */
 struct message_intake {
-    TAILQ_ENTRY(message_intake) link; /* in its state's list, none in ANSWERED */
+    TAILQ_ENTRY(message_intake) link; /* in its state's list */
     struct batch_item batch;          /* in the WAL's batcher, then in its queue's */
     struct gate_waiter waiter;        /* RESERVING */
     struct intake *intake;
@@ -36,6 +36,8 @@ struct intake_queue {
     const struct item *item;
     unsigned partition;
     struct batcher batcher;
+    STAILQ_HEAD(, queue_batch) refused; /* of which nothing is sent; told later in the turn */
+    struct loop_task refusal;
 };
 
 struct intake_item {
@@ -67,8 +69,6 @@ void intake_finish_repeat(struct message_intake *message, struct uuid first,
                           const struct err *error);
 /* Frees it when it is answered and no batch holds it. */
 void intake_release(struct message_intake *message);
-/* Ends a batcher, and those of its messages that are answered: they are in no state's list. */
-void intake_drain_batcher(struct batcher *batcher);
 /* It is durable, but in no queue. */
 void intake_left_unqueued(struct message_intake *message);
 

@@ -11,7 +11,7 @@
 
 struct queue_batch {
     struct intake_queue *queue;
-    struct loop_task refused; /* used where it is not sent */
+    STAILQ_ENTRY(queue_batch) link; /* in queue->refused */
     struct message_intake **list;
     size_t count;
     struct queue_entry entries[];
@@ -75,9 +75,12 @@ static void on_enqueued(void *arg, const struct err *err, int64_t depth)
 /* This process was silent for too long: the queue may be another by now. */
 static void on_refused(void *arg)
 {
-    struct queue_batch *batch = arg;
-    loop_task_done(&batch->refused);
-    on_enqueued(batch, &(const struct err){.code = ERR_UNAVAILABLE}, 0);
+    struct intake_queue *queue = arg;
+    struct queue_batch *batch;
+    while ((batch = STAILQ_FIRST(&queue->refused))) {
+        STAILQ_REMOVE_HEAD(&queue->refused, link);
+        on_enqueued(batch, &(const struct err){.code = ERR_UNAVAILABLE}, 0);
+    }
 }
 
 static void start_enqueue(void *arg, struct batch_item **items, size_t count)
@@ -105,8 +108,8 @@ static void start_enqueue(void *arg, struct batch_item **items, size_t count)
     }
     gate_sent(&intake->gate, queue->item, (int64_t)count);
     if (intake->fleet && !fleet_joined(intake->fleet)) {
-        loop_task_init(&batch->refused, intake->loop, on_refused, batch);
-        loop_task_set(&batch->refused);
+        STAILQ_INSERT_TAIL(&queue->refused, batch, link);
+        loop_task_set(&queue->refusal);
         return;
     }
     intake->queue->ops->enqueue(intake->queue, queue_name_of(queue->item, queue->partition),
@@ -136,6 +139,8 @@ static struct intake_queue *queue_of(struct message_intake *message)
         batcher_init(&queue->batcher, intake->loop, QUEUE_BATCH_MAX, BATCH_BYTES, start_enqueue,
                      queue);
         queue->batcher.max_under_way = UNDER_WAY;
+        STAILQ_INIT(&queue->refused);
+        loop_task_init(&queue->refusal, intake->loop, on_refused, queue);
         batcher_hold(&queue->batcher, is_held(queue));
     }
     return queue;
@@ -204,7 +209,13 @@ void intake_hold_sends(struct intake *intake, bool held)
 
 static void free_queue(struct intake_queue *queue)
 {
-    intake_drain_batcher(&queue->batcher);
+    struct queue_batch *batch;
+    while ((batch = STAILQ_FIRST(&queue->refused))) {
+        STAILQ_REMOVE_HEAD(&queue->refused, link);
+        free(batch);
+    }
+    loop_task_done(&queue->refusal);
+    batcher_free(&queue->batcher);
     free(queue);
 }
 
