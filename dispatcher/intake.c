@@ -280,6 +280,7 @@ static struct message_intake *allocate(struct intake *intake, const struct intak
         .item = request->item,
         .waiter = {.told = on_slot},
         .by_wal = goes_by_wal(request),
+        .membership = intake->fleet ? fleet_membership(intake->fleet) : 0,
         .accepted_us = clock_mono_us(),
         .row = {.id = uuid_new(wall_us / 1000),
                 .item = request->item->id,

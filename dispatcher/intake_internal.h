@@ -14,9 +14,10 @@ struct message_intake {
     struct gate_waiter waiter;        /* RESERVING */
     struct intake *intake;
     const struct item *item;
-    unsigned state;                            /* enum intake_state */
-    bool by_wal;                               /* else Redis alone keeps it */
-    bool in_batch;                             /* a batcher or a call holds it: not to be freed */
+    unsigned state;      /* enum intake_state */
+    bool by_wal;         /* else Redis alone keeps it */
+    unsigned membership; /* of the fleet, in which its queue was the one it was taken in for */
+    bool in_batch;       /* a batcher or a call holds it: not to be freed */
     int64_t accepted_us, queueing_us, look_us; /* monotonic */
     struct store_message row;
     struct message_intake *leader; /* FOLLOWING: the first one with its key */

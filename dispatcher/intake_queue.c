@@ -13,7 +13,7 @@ struct queue_batch {
     struct intake_queue *queue;
     STAILQ_ENTRY(queue_batch) link; /* in queue->refused */
     struct message_intake **list;
-    size_t count;
+    size_t sent, count; /* the first ones are sent, the others refused */
     struct queue_entry entries[];
 };
 
@@ -60,19 +60,19 @@ static void ended(struct message_intake *message, const struct err *err)
 
 static void on_enqueued(void *arg, const struct err *err, int64_t depth)
 {
+    static const struct err refused = {.code = ERR_UNAVAILABLE};
     struct queue_batch *batch = arg;
     struct gate *gate = &batch->queue->intake->gate;
     if (err->code == ERR_NONE)
-        gate_queued(gate, batch->queue->item, (int64_t)batch->count, depth);
+        gate_queued(gate, batch->queue->item, (int64_t)batch->sent, depth);
     else
-        gate_unsent(gate, batch->queue->item, (int64_t)batch->count);
+        gate_unsent(gate, batch->queue->item, (int64_t)batch->sent);
     for (size_t i = 0; i < batch->count; i++)
-        ended(batch->list[i], err);
+        ended(batch->list[i], i < batch->sent ? err : &refused);
     batcher_done(&batch->queue->batcher);
     free(batch);
 }
 
-/* This process was silent for too long: the queue may be another by now. */
 static void on_refused(void *arg)
 {
     struct intake_queue *queue = arg;
@@ -83,37 +83,52 @@ static void on_refused(void *arg)
     }
 }
 
+/* Since this process was silent for too long the queue may have been left by the fleet, also when it is a member again. */
+static bool may_be_left(const struct message_intake *message)
+{
+    const struct fleet *fleet = message->intake->fleet;
+    return fleet && fleet_membership(fleet) != message->membership;
+}
+
+static struct queue_entry entry_of(const struct message_intake *message)
+{
+    bool inline_body = message->row.body.len <= MESSAGE_INLINE_MAX;
+    return (struct queue_entry){.id = message->row.id,
+                                .at_ms = message->row.received_us / 1000,
+                                .priority = message->row.priority,
+                                .due_ms = message->row.due_ms,
+                                .key = message->row.ordering_key,
+                                .meta = message->row.meta,
+                                .body = inline_body ? message->row.body : body_of(NULL, 0)};
+}
+
 static void start_enqueue(void *arg, struct batch_item **items, size_t count)
 {
     struct intake_queue *queue = arg;
     struct intake *intake = queue->intake;
     struct queue_batch *batch =
         mem_alloc(sizeof(*batch) + count * (sizeof(batch->entries[0]) + sizeof(batch->list[0])));
+    size_t refused = 0;
     batch->queue = queue;
     batch->count = count;
     batch->list = (struct message_intake **)(batch->entries + count);
     for (size_t i = 0; i < count; i++) {
         struct message_intake *message = intake_of_batch_item(items[i]);
-        bool inline_body = message->row.body.len <= MESSAGE_INLINE_MAX;
-        batch->list[i] = message;
-        batch->entries[i] = (struct queue_entry){
-            .id = message->row.id,
-            .at_ms = message->row.received_us / 1000,
-            .priority = message->row.priority,
-            .due_ms = message->row.due_ms,
-            .key = message->row.ordering_key,
-            .meta = message->row.meta,
-            .body = inline_body ? message->row.body : body_of(NULL, 0),
-        };
+        if (may_be_left(message)) {
+            batch->list[count - ++refused] = message;
+        } else {
+            batch->list[batch->sent] = message;
+            batch->entries[batch->sent++] = entry_of(message);
+        }
     }
-    gate_sent(&intake->gate, queue->item, (int64_t)count);
-    if (intake->fleet && !fleet_joined(intake->fleet)) {
+    gate_sent(&intake->gate, queue->item, (int64_t)batch->sent);
+    if (batch->sent == 0) {
         STAILQ_INSERT_TAIL(&queue->refused, batch, link);
         loop_task_set(&queue->refusal);
         return;
     }
     intake->queue->ops->enqueue(intake->queue, queue_name_of(queue->item, queue->partition),
-                                batch->entries, count, on_enqueued, batch);
+                                batch->entries, batch->sent, on_enqueued, batch);
 }
 
 /* Its messages are Redis's alone, but for large ones and those with a key of repeats. */
@@ -169,6 +184,7 @@ void intake_start_queueing(struct message_intake *message)
     intake_move(message, INTAKE_QUEUEING);
     message->queueing_us = clock_mono_us();
     if (intake->queue_up && has_queue(message)) {
+        message->membership = intake->fleet ? fleet_membership(intake->fleet) : 0;
         intake_send(message);
     } else {
         gate_unqueued(&intake->gate, message->item, 1);
@@ -180,6 +196,11 @@ void intake_resend_unsure(struct intake *intake)
 {
     struct message_intake *message;
     while (intake->queue_up && (message = TAILQ_FIRST(&intake->lists[INTAKE_UNSURE]))) {
+        if (may_be_left(message)) {
+            gate_cancelled(&intake->gate, message->item);
+            intake_finish(message, &intake_unknown_error);
+            continue;
+        }
         intake_move(message, INTAKE_RESENDING);
         intake_send(message);
     }
