@@ -185,14 +185,3 @@ void batcher_hold(struct batcher *batcher, bool held)
     batcher->held = held;
     wake(batcher);
 }
-
-struct batch_item *batcher_take(struct batcher *batcher)
-{
-    struct batch_group *group = TAILQ_FIRST(&batcher->groups);
-    if (!group)
-        return NULL;
-    struct batch_item *item = take_from(batcher, group);
-    if (!group->count)
-        TAILQ_REMOVE(&batcher->groups, group, link);
-    return item;
-}

@@ -64,7 +64,5 @@ void batcher_done(struct batcher *batcher);
 bool batcher_idle(const struct batcher *batcher);
 /* While held nothing starts. */
 void batcher_hold(struct batcher *batcher, bool held);
-/* Takes the first waiting item out; NULL when there is none. */
-struct batch_item *batcher_take(struct batcher *batcher);
 
 #endif
