@@ -22,9 +22,10 @@
  * in every state that waits for a server (RESERVING, where Redis alone would keep it: ERR_UNAVAILABLE, nothing was done), whatever happens later.
  *
  * By Redis alone go the messages of items whose persistence has no WAL: the answer waits for the enqueue, which is all that keeps
- * them, and PostgreSQL may be away. An enqueue whose outcome is unknown is repeated once, when Redis is back. Of such items, two kinds
- * of messages take the way by the WAL all the same: those of more than MESSAGE_INLINE_MAX bytes, which Redis does not take, and
- * those with a key of repeats, since the keys are in PostgreSQL.
+ * them. PostgreSQL may be away for as long as this process's word from the fleet is fresh (fleet.h: some five seconds); after that nothing
+ * is taken in. An enqueue whose outcome is unknown is repeated once, when Redis is back, unless the fleet may have left the queue
+ * meanwhile. Of such items, two kinds of messages take the way by the WAL all the same: those of more than MESSAGE_INLINE_MAX bytes,
+ * which Redis does not take, and those with a key of repeats, since the keys are in PostgreSQL.
  *
  * Repeats: while a message with a key is in hand, further ones with that key follow it. It keeps the key to itself until its
  * outcome is known, so no two rows of a batch share one. After an unknown outcome the look-up of its id decides; a message with a key
