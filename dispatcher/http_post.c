@@ -17,6 +17,7 @@
 #include "call_chain.h"
 #include "prefer.h"
 #include "repeat_key.h"
+#include "traceparent.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -24,7 +25,6 @@
 
 #define CONTENT_TYPE_MAX 255u
 #define IDEMPOTENCY_KEY_MAX 255u
-#define TRACEPARENT_LEN 55u /* W3C Trace Context, version 00 */
 #define DAY_MS 86400000
 #define RETRY_AFTER_S 1
 #define HEADERS_MAX 3
@@ -304,7 +304,7 @@ static int read_texts(struct http_request *http, struct posted *posted, struct e
         return err_set(err, ERR_INVALID, "Content-Type: longer than %u bytes", CONTENT_TYPE_MAX);
     /* A broken traceparent is as none (W3C Trace Context section 3.2.2). */
     if (http_request_header(http, "traceparent", &request->traceparent) &&
-        request->traceparent.len != TRACEPARENT_LEN)
+        !traceparent_is_valid(request->traceparent))
         request->traceparent = slice_of(NULL, 0);
     return 0;
 }
