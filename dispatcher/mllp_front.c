@@ -6,7 +6,7 @@
  *
  * Answers leave in the order of the frames. A peer with many unanswered frames, or one that does not read its answers, is
  * not read from: it waits in its own buffers and disturbs nobody. A peer ends (ENDING) when it closed its half, sent
- * what cannot be framed, stood still in a frame, or we drain: what it is owed is answered first.
+ * what cannot be framed, stood still in a frame, or we drain: what it is owed, application acknowledgements too, is answered first.
  *
  * Bytes of unfinished frames count in the intake's budget; the peer whose frame grows past it is refused. */
 #include "mllp_front.h"
@@ -97,6 +97,14 @@ static void update_reading(struct mllp_peer *peer)
     }
 }
 
+/* One that ends is closed once it is owed nothing any more. */
+static void read_on_or_close(struct mllp_peer *peer)
+{
+    update_reading(peer);
+    if (peer->ending && peer->pending_count == 0 && peer->application.count == 0)
+        stream_close(peer->stream);
+}
+
 /* Nothing more is read from it; what there is of a frame was never acknowledged. */
 static void end_reading(struct mllp_peer *peer)
 {
@@ -128,11 +136,8 @@ static void flush(struct mllp_peer *peer)
         if (application)
             application_ack_release(application);
     }
-    if (peer->stream) {
-        update_reading(peer);
-        if (peer->ending && peer->pending_count == 0)
-            stream_close(peer->stream);
-    }
+    if (peer->stream)
+        read_on_or_close(peer);
     free_peer_when_done(peer);
 }
 
@@ -484,7 +489,7 @@ static void write_application_ack(void *arg, struct slice frame)
 
 static void on_application_over(void *arg)
 {
-    update_reading(arg);
+    read_on_or_close(arg);
 }
 
 static void on_open(void *arg, struct stream *stream)

@@ -451,6 +451,20 @@ START_TEST(a_half_closed_peer_gets_what_it_is_owed)
 }
 END_TEST
 
+START_TEST(a_half_closed_peer_gets_its_application_acknowledgements)
+{
+    struct uuid id = send_message(peer, MESSAGE("ONE", "|||AL|AL"));
+    ck_assert_int_eq(shutdown(peer->fd, SHUT_WR), 0);
+    fake_intake_answer(ERR_NONE, NULL);
+    expect_frame("MSA|CA|ONE\r", "ACK^A01^ACK");
+    expect_nothing();
+    ck_assert(!peer_ended(peer));
+    publish(id, "completed", NULL, REPLY);
+    wait_until(loop, peer_ended(peer));
+    expect_bytes(VT REPLY FS);
+}
+END_TEST
+
 START_TEST(a_drain_lets_senders_wait_and_a_stop_tells_them)
 {
     struct peer *other = peer_open(loop, stream_server_port(front.server));
@@ -504,6 +518,7 @@ int main(void)
     tcase_add_test(cases, a_repeat_in_enhanced_mode_is_told_the_first_ones_end);
     tcase_add_loop_test(cases, a_connection_that_closes_frees_its_places, 0, 2);
     tcase_add_test(cases, a_half_closed_peer_gets_what_it_is_owed);
+    tcase_add_test(cases, a_half_closed_peer_gets_its_application_acknowledgements);
     tcase_add_test(cases, a_drain_lets_senders_wait_and_a_stop_tells_them);
     tcase_add_test(cases, what_is_left_is_freed);
     suite_add_tcase(suite, cases);
