@@ -8,7 +8,8 @@
  * not read from: it waits in its own buffers and disturbs nobody. A peer ends (ENDING) when it closed its half, sent
  * what cannot be framed, stood still in a frame, or we drain: what it is owed, application acknowledgements too, is answered first.
  *
- * Bytes of unfinished frames count in the intake's budget; the peer whose frame grows past it is refused. */
+ * Bytes of unfinished frames count in the intake's budget; the peer whose frame grows past it is refused. So do replies, until the peer
+ * has read them; one for which there is no room is told in an acknowledgement of ours. */
 #include "mllp_front.h"
 
 #include "application_ack.h"
@@ -41,6 +42,7 @@ struct mllp_peer {
     struct stream *stream; /* NULL: gone */
     struct mllp_reader reader;
     size_t held;                       /* of its bytes, counted by the intake */
+    size_t unread;                     /* of replies written to it, counted by the intake */
     int64_t progress_us;               /* monotonic: bytes came, or it was not read from */
     TAILQ_HEAD(, pending_ack) pending; /* in the order of their frames */
     unsigned pending_count;
@@ -130,8 +132,11 @@ static void flush(struct mllp_peer *peer)
     struct pending_ack *pending;
     while ((pending = TAILQ_FIRST(&peer->pending)) && pending->ready && !pending->in_intake) {
         struct application_ack *application = pending->application;
-        if (peer->stream && pending->answer.len)
+        if (peer->stream && pending->answer.len) {
             stream_write(peer->stream, buffer_slice(&pending->answer));
+            peer->unread += pending->held;
+            pending->held = 0;
+        }
         free_pending(pending);
         if (application)
             application_ack_release(application);
@@ -461,7 +466,9 @@ static void on_end(void *data)
 
 static void on_drained(void *data)
 {
-    update_reading(data);
+    struct mllp_peer *peer = data;
+    intake_hold(peer->front->intake, &peer->unread, 0);
+    update_reading(peer);
 }
 
 static void on_gone(void *data)
@@ -469,6 +476,7 @@ static void on_gone(void *data)
     struct mllp_peer *peer = data;
     peer->stream = NULL;
     end_reading(peer);
+    intake_hold(peer->front->intake, &peer->unread, 0);
     application_acks_drop(&peer->application);
     struct pending_ack *pending, *next;
     for (pending = TAILQ_FIRST(&peer->pending); pending; pending = next) {
@@ -481,10 +489,14 @@ static void on_gone(void *data)
     free_peer_when_done(peer);
 }
 
-static void write_application_ack(void *arg, struct slice frame)
+static bool write_application_ack(void *arg, struct slice frame)
 {
     struct mllp_peer *peer = arg;
+    if (frame.len > HL7_ACK_MAX && /* a small one is always written */
+        !intake_hold(peer->front->intake, &peer->unread, peer->unread + frame.len))
+        return false;
     stream_write(peer->stream, frame);
+    return true;
 }
 
 static void on_application_over(void *arg)

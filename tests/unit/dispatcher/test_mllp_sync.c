@@ -200,6 +200,29 @@ START_TEST(replies_that_wait_for_their_turn_are_in_the_budget)
 }
 END_TEST
 
+/* A peer that reads nothing: what was written to it stays in the budget, also when it is out of its row. */
+START_TEST(replies_that_nobody_reads_are_in_the_budget)
+{
+    size_t len = 60000;
+    char *reply = malloc(len + 1);
+    memset(reply, 'x', len);
+    memcpy(reply, "MSH|", 4);
+    reply[len] = '\0';
+    unsigned count = 0;
+    do {
+        send(peer->fd, MESSAGE("ONE", ""), strlen(MESSAGE("ONE", "")), MSG_NOSIGNAL);
+        wait_until(loop, fake_intake_pending() == 1);
+        struct uuid id = fake_intake_last()->id;
+        fake_intake_answer(ERR_NONE, NULL);
+        publish(id, "completed", NULL, reply);
+        run_loop_turns(loop);
+        ck_assert_uint_lt(++count, 1000);
+    } while (intake.budget->bytes_in_hand < len); /* until one does not leave */
+    wait_until(loop, (peer_receive(peer), intake.budget->bytes_in_hand == 0));
+    free(reply);
+}
+END_TEST
+
 START_TEST(other_ends_are_errors)
 {
     static const struct {
@@ -505,6 +528,7 @@ int main(void)
     tcase_add_test(cases, any_other_reply_is_acknowledged);
     tcase_add_test(cases, what_cannot_be_framed_is_an_error);
     tcase_add_test(cases, replies_that_wait_for_their_turn_are_in_the_budget);
+    tcase_add_test(cases, replies_that_nobody_reads_are_in_the_budget);
     tcase_add_test(cases, other_ends_are_errors);
     tcase_add_test(cases, the_time_is_up_with_the_id);
     tcase_add_test(cases, late_in_the_intake_is_told_when_there_is_a_message);
