@@ -6,7 +6,6 @@
 #include "ops/program.h"
 
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -327,8 +326,7 @@ int dispatcher_init(struct dispatcher *dispatcher, struct production *production
 {
     *dispatcher = (struct dispatcher){.own = production};
     STAILQ_INIT(&dispatcher->retired);
-    snprintf(dispatcher->id, sizeof(dispatcher->id), "dispatcher-%d-%04x", (int)getpid(),
-             (unsigned)random_below(0x10000));
+    identity_make("dispatcher-", dispatcher->id);
     dispatcher->loop = loop_new();
     dispatcher->metrics = metrics_new();
     dispatcher->health = health_new(dispatcher->metrics);

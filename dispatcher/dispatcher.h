@@ -6,6 +6,7 @@
 #include "intake.h"
 #include "mllp_front.h"
 #include "ops/health.h"
+#include "ops/identity.h"
 #include "queue_gauges.h"
 #include "store/fleet.h"
 #include "store/reconciler.h"
@@ -27,7 +28,7 @@ struct dispatcher {
     STAILQ_HEAD(, generation) retired;
     struct loop_timer reap;
     struct intake_budget budget;
-    char id[96];
+    char id[IDENTITY_SIZE];
     struct queue *queue;
     struct store *store;
     bool queue_up, store_up;

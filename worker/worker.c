@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "lane_parts.h"
+#include "ops/identity.h"
 #include "ops/program.h"
 
 #include <signal.h>
@@ -325,20 +326,6 @@ static void on_http(void *arg, struct http_request *request)
         http_answer_problem(request, 404, "there is nothing at this path", NULL, 0);
 }
 
-static void name_worker(struct worker *worker)
-{
-    if (gethostname(worker->host, sizeof(worker->host)))
-        snprintf(worker->host, sizeof(worker->host), "unknown");
-    worker->host[sizeof(worker->host) - 1] = '\0';
-    for (char *c = worker->host; *c; c++) {
-        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
-              *c == '-' || *c == '.'))
-            *c = '_';
-    }
-    snprintf(worker->id, sizeof(worker->id), "%s-%d-%04x", worker->host, (int)getpid(),
-             (unsigned)random_below(0x10000));
-}
-
 /* Several workers on one machine: the next free port when the configured one is taken. */
 static int listen_http(struct worker *worker, struct err *err)
 {
@@ -425,7 +412,8 @@ int worker_init(struct worker *worker, struct production *production, const char
     TAILQ_INIT(&worker->all_lanes);
     if (check_items(production, items, err))
         return -1;
-    name_worker(worker);
+    identity_host(worker->host);
+    identity_make("", worker->id);
     worker->loop = loop_new();
     worker->metrics = metrics_new();
     worker->health = health_new(worker->metrics);

@@ -8,6 +8,7 @@
 #include "link/http_server.h"
 #include "offload.h"
 #include "ops/health.h"
+#include "ops/identity.h"
 #include "ops/metrics.h"
 #include "ownership.h"
 #include "settler.h"
@@ -18,8 +19,8 @@ struct worker {
     struct loop *loop;
     struct production *production; /* in force; a reference */
     const char *items;             /* --items; NULL: all */
-    char id[96];                   /* host-pid-random: the consumer's name in every group */
-    char host[64];
+    char id[IDENTITY_SIZE];        /* the consumer's name in every group */
+    char host[IDENTITY_HOST_SIZE];
     char *item_names; /* for the heartbeat */
     struct queue *queue;
     struct store *store;

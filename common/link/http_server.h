@@ -25,7 +25,8 @@ struct http_server_options {
     const char *listen;      /* "127.0.0.1:8080", "[::1]:0"; port 0 takes a free one */
     size_t max_body;         /* bytes; more is answered 413 */
     size_t max_head;         /* request line and headers; 0: 16 KiB; more is answered 431 */
-    size_t memory_budget;    /* bytes of all unfinished requests together; past it new bodies get 503; 0: 256 MiB */
+    size_t memory_budget;    /* bytes of all unfinished requests and unsent answers together; past it new bodies, and answers with a
+                              * large one, become 503; 0: 256 MiB */
     unsigned max_connections;/* 0: 20000; above it a connection is answered 503 and closed */
     int64_t read_timeout_ms; /* a whole request must arrive within it once its first byte did; 0: 30000; answered 408 */
     int64_t idle_timeout_ms; /* keep-alive without a request; 0: 75000 */
@@ -73,7 +74,8 @@ struct http_header {
     const char *name;
     struct slice value; /* control bytes in it are replaced by blanks */
 };
-/* Copies what it is given; call exactly once for each request, also from inside on_request. */
+/* Copies what it is given; call exactly once for each request, also from inside on_request. A body of more than 8 KiB for which the
+ * memory budget has no room is not sent: the answer is 503 with Retry-After, and with the X-Correlation-ID of `headers`. */
 void http_answer(struct http_request *request, int status, const char *content_type, struct slice body,
                  const struct http_header *headers, size_t header_count);
 /* RFC 9457: {"type":"about:blank","title":…,"status":…,"detail":…} with application/problem+json. `correlation_id`

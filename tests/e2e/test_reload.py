@@ -442,6 +442,41 @@ def test_reloads_in_a_row(fleet):
     check_order(fleet, versions=[3, 4, 6])
 
 
+def test_a_pipelined_connection_keeps_its_order():
+    """A sender of one key that waits for no answer, while reload follows on reload: what came in under one version waits for its commit
+    while what comes after it is taken in under the next. All of them are handled in the order of their sending."""
+    count = 6000
+
+    def config(attempts):
+        return production(echo_item("In", retry={"max_attempts": attempts}, **fifo()), mllp=["In"])
+
+    with Fleet(config(5), workers=2) as fleet, fleet.mllp() as connection:
+        controls = [f"P{number:06d}" for number in range(count)]
+        sent = [hl7.adt(control=control) for control in controls]
+
+        def send():
+            for at in range(0, count, 10):
+                connection.send(*sent[at:at + 10])
+
+        codes = []
+        threads = [threading.Thread(target=send),
+                   threading.Thread(target=lambda: codes.extend(hl7.Message(connection.receive()).code for _ in sent))]
+        for thread in threads:
+            thread.start()
+        reloads = 0
+        while threads[1].is_alive():
+            reload(fleet, config(6 + reloads))
+            reloads += 1
+        for thread in threads:
+            thread.join(60)
+        assert codes == ["AA"] * count and reloads > 10, (collections.Counter(codes), reloads)
+        fleet.wait_empty(120)
+        order = [row[0] for row in fleet.sql("select control_id from hie.accepted where item = 'In' order by seq")]
+        wrong = [at for at, (a, b) in enumerate(zip(order, controls)) if a != b]
+        assert order == controls, f"{len(order)} of {count}, {len(wrong)} out of their place, first {wrong[:5]}"
+        check_order(fleet)
+
+
 # ---- in the midst of it --------------------------------------------------------------------------------------
 
 
@@ -632,7 +667,8 @@ def test_without_a_wal():
         assert set(senders.ids) <= ends, f"{len(set(senders.ids) - ends)} are lost"
 
 
-def test_room_is_exact_across_a_change():
+@pytest.mark.parametrize("change", [{"queue_type": "lifo"}, {"messaging_pattern": "concurrent_async"}], ids=["type", "pattern"])
+def test_room_is_exact_across_a_change(change):
     """Old ones and parked ones count together, and nothing stays counted."""
     def config(**over):
         return production(echo_item("In", queue_size=60, concurrency=1, **over), echo_item("Other"))
@@ -640,20 +676,20 @@ def test_room_is_exact_across_a_change():
     with Fleet(config(delay=500), workers=1) as fleet:
         statuses = collections.Counter(fleet.post("In", b"x").status for _ in range(50))
         assert statuses == {202: 50}
-        reload(fleet, config(delay=0, queue_type="lifo"))
+        reload(fleet, config(delay=0, **change))
         wait_closing(fleet)
         parked = collections.Counter(fleet.post("In", b"y").status for _ in range(60))
         assert 1 <= parked[202] <= 60 and set(parked) <= {202, 429}, parked
         assert fleet.scalar("select count(*) from hie.wal") <= 62
         fleet.wait_empty(90)
         wait_open(fleet)
-        reload(fleet, config(delay=60000, queue_type="lifo"))
+        reload(fleet, config(delay=60000, **change))
         wait_version(fleet, 3)
         wait_until(lambda: fleet.scalar("select coalesce(sum(1), 0) from hie.wal") == 0, "empty", SOON)
         time.sleep(3)  # what is counted for the generation before lapses
         filled = collections.Counter(fleet.post("In", b"z").status for _ in range(70))
         assert filled[202] == 60 and filled[429] == 10, filled
-        reload(fleet, config(delay=0, queue_type="lifo"))
+        reload(fleet, config(delay=0, **change))
         fleet.workers[0].kill()
         fleet.replace_worker(fleet.workers[0])
         fleet.wait_empty(90)

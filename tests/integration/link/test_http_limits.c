@@ -221,6 +221,35 @@ START_TEST(peer_does_not_read)
 }
 END_TEST
 
+/* What they do not read is in the budget: others are told to come again, and small answers still go out. */
+START_TEST(peers_do_not_read)
+{
+    struct answer answer;
+    restart(&(struct http_server_options){.max_body = 1 << 20, .memory_budget = 24u << 20});
+    fixture->big_len = (size_t)16 << 20;
+    struct peer *other = peer_open(fixture->loop, fixture->port);
+    static const char get[] = "GET /big HTTP/1.1\r\nHost: x\r\n\r\n";
+    send(peer->fd, get, strlen(get), MSG_NOSIGNAL);
+    wait_until(fixture->loop, fixture->server->memory > (8u << 20));
+    peer_send(other, get);
+    peer_answer(other, &answer);
+    ck_assert_int_eq(answer.status, 503);
+    ck_assert(answer_has(&answer, "Retry-After: 1"));
+    ck_assert(answer_has(&answer, "X-Correlation-ID: an-id"));
+    answer_done(&answer);
+    peer_send(other, "HEAD /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    peer_answer_kind(other, &answer, true);
+    ck_assert_int_eq(answer.status, 200);
+    answer_done(&answer);
+    peer_send(other, "GET /dump HTTP/1.1\r\nHost: x\r\n\r\n");
+    peer_expect(other, 200);
+    peer_expect(peer, 200); /* read at last */
+    peer_send(other, get);
+    peer_expect(other, 200);
+    peer_close(other);
+}
+END_TEST
+
 /* A slow reader that makes progress is not cut off. */
 START_TEST(peer_reads_slowly)
 {
@@ -497,6 +526,7 @@ int main(void)
     tcase_add_test(tests, idle_connection);
     tcase_add_test(tests, handling_has_no_deadline);
     tcase_add_test(tests, peer_does_not_read);
+    tcase_add_test(tests, peers_do_not_read);
     tcase_add_test(tests, peer_reads_slowly);
     tcase_add_test(tests, peer_never_closes);
     tcase_add_loop_test(tests, cut_off_is_no_request, 0, 4);
