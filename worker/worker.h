@@ -5,9 +5,9 @@
 #include "arrange.h"
 #include "lane.h"
 #include "link/http_client.h"
-#include "link/http_server.h"
 #include "offload.h"
 #include "ops/health.h"
+#include "ops/http_door.h"
 #include "ops/identity.h"
 #include "ops/metrics.h"
 #include "ownership.h"
@@ -30,7 +30,8 @@ struct worker {
     struct executor_env env;
     struct metrics *metrics;
     struct health *health;
-    struct http_server *http;
+    struct http_door http;
+    bool insecure;                /* was warned of: its listener is open to other machines */
     struct lane **lanes;          /* one for each item of the production, by index */
     TAILQ_HEAD(, lane) all_lanes; /* and those that are closing or retiring */
     struct loop_timer reap;
