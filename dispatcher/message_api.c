@@ -171,9 +171,12 @@ static void on_body(void *arg, const struct err *err, struct body body, struct s
         memcpy(type, content_type.ptr, content_type.len);
         type[content_type.len] = '\0';
     }
+    char id[UUID_TEXT_LEN + 1];
+    uuid_format(question->id, id);
+    struct http_header header = {"X-Correlation-ID", slice_text(id)};
     struct http_request *request = question->request;
     free_question(question);
-    http_answer(request, 200, type, body_slice(body), NULL, 0);
+    http_answer(request, 200, type, body_slice(body), &header, 1);
 }
 
 static void on_gone(struct http_work *work)

@@ -1,9 +1,15 @@
-/* Owns the published form of a production: the file's text, then a comment line for each item with what shapes its queue.
+/* Owns the published form of a production: the file's text, then a comment line for each item with what shapes its queue, and one for the
+ * sections.
  *
  *     #hie-queue <id> <messaging_pattern> <queue_type> <partitions> <class> [<ordering_key>]
+ *     #hie-since <version> <version>
  *
  * Everything else is read by each process with its own environment. Whether two versions have the same queues is a matter of these
- * lines alone, so that it can be said of a text that does not parse here. */
+ * lines alone, so that it can be said of a text that does not parse here.
+ *
+ * The last line has a version for `dispatcher` and one for `worker`: where the section began that this one was made from, step by step. It is
+ * the text's own version where the publisher's section had been another than the fleet's (a dispatcher with a file of its own), else as in the
+ * version before; 0, or no such line: the fleet's first. */
 #include "model/production.h"
 
 #include "base/mem.h"
@@ -13,6 +19,7 @@
 #include <stdlib.h>
 
 #define MARK "#hie-queue "
+#define SINCE_MARK "#hie-since "
 
 void production_publishable(const struct production *production, struct slice text,
                             struct buffer *out)
@@ -93,12 +100,40 @@ static bool next_line(struct slice *text, struct slice *ret_line)
     return false;
 }
 
+/* ---- sections ---- */
+
+void production_append_since(const int64_t since[static SECTION_COUNT], struct buffer *out)
+{
+    buffer_printf(out, SINCE_MARK "%" PRId64 " %" PRId64 "\n", since[SECTION_DISPATCHER],
+                  since[SECTION_WORKER]);
+}
+
+/* The hash is that of what stands before the last line. */
+static void take_since(struct production *production, struct slice text)
+{
+    size_t mark = sizeof(SINCE_MARK) - 1, len = text.len;
+    if (len == 0 || text.ptr[len - 1] != '\n')
+        return;
+    const char *end = memrchr(text.ptr, '\n', len - 1);
+    size_t start = end ? (size_t)(end - text.ptr) + 1 : 0;
+    struct slice line = slice_of(text.ptr + start, len - 1 - start);
+    if (line.len <= mark || memcmp(line.ptr, SINCE_MARK, mark) != 0)
+        return;
+    struct slice rest = slice_of(line.ptr + mark, line.len - mark);
+    for (int i = 0; i < SECTION_COUNT; i++)
+        slice_to_int(next_word(&rest), 0, INT64_MAX, &production->since[i]);
+    production_hash(slice_of(text.ptr, start), production->hash);
+}
+
 struct production *production_parse_published(struct slice text,
                                               struct diagnostics *ret_diagnostics)
 {
     struct production *production = production_parse(text, ret_diagnostics);
     struct slice line;
-    while (production && next_line(&text, &line))
+    if (!production)
+        return NULL;
+    take_since(production, text);
+    while (next_line(&text, &line))
         take_line(production, line);
     return production;
 }

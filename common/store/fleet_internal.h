@@ -1,4 +1,5 @@
-/* Inside of the fleet: fleet.c has the process's side, fleet_change.c the items whose queues change, fleet_reload.c what publishes. */
+/* Inside of the fleet: fleet.c has the process's side, fleet_change.c the items whose queues change, fleet_reload.c what publishes,
+ * fleet_sections.c by whose word this process listens. */
 #ifndef HIE_STORE_FLEET_INTERNAL_H
 #define HIE_STORE_FLEET_INTERNAL_H
 
@@ -41,6 +42,7 @@ struct fleet_reload_state {
     void *arg;
     struct store_publication publication;
     struct buffer text, changed, restart_keys;
+    size_t text_len; /* of the text, without its last line: which sections it has */
     char hash[PRODUCTION_HASH_SIZE];
     int64_t began_version;
     int64_t version;  /* published, and not yet in force here; 0: not published yet */
@@ -52,6 +54,8 @@ struct fleet {
     unsigned state;
     unsigned joins;             /* how often it has joined */
     struct production *current; /* a reference */
+    struct production
+        *sections[SECTION_COUNT]; /* whose sections this process goes by: references */
     bool queue_up, store_up;
     bool asking;                /* the store is: from a tick to what follows from its answer */
     int64_t asked_us, heard_us; /* monotonic: the last question, the last one that was answered */
@@ -89,5 +93,14 @@ void fleet_reload_init(struct fleet *fleet);
 void fleet_reload_done_with(struct fleet *fleet);
 /* Another version is in force, or some time went by. */
 void fleet_reload_look(struct fleet *fleet);
+
+/* ---- fleet_sections.c ---- */
+void fleet_sections_init(struct fleet *fleet);
+void fleet_sections_done(struct fleet *fleet);
+/* Another version is in force, or a reload found that this process's own file says what is. */
+void fleet_sections_look(struct fleet *fleet, const struct production *before);
+/* Appends what is said of the sections when this process publishes on top of that version. */
+void fleet_sections_append(const struct fleet *fleet, int64_t base, struct slice base_text,
+                           struct buffer *out);
 
 #endif

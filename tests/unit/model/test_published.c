@@ -123,6 +123,34 @@ START_TEST(odd_lines_change_what_they_say)
 }
 END_TEST
 
+/* Its last line says where the sections come from, and counts for no hash. */
+START_TEST(sections_go_back_to_a_version)
+{
+    static const int64_t since[SECTION_COUNT] = {[SECTION_DISPATCHER] = 3, [SECTION_WORKER] = 12};
+    struct buffer text;
+    char hash[PRODUCTION_HASH_SIZE];
+    buffer_init(&text, 4096);
+    buffer_append_text(&text, "items: [{id: A, class: Echo}]\n");
+    production_hash(buffer_slice(&text), hash);
+    struct production *without = parse(buffer_slice(&text), true);
+    ck_assert_str_eq(without->hash, hash);
+    ck_assert(without->since[SECTION_DISPATCHER] == 0 && without->since[SECTION_WORKER] == 0);
+    production_append_since(since, &text);
+    struct production *with = parse(buffer_slice(&text), true);
+    ck_assert_str_eq(with->hash, hash);
+    ck_assert(slice_equal(with->text, buffer_slice(&text)));
+    ck_assert(with->since[SECTION_DISPATCHER] == 3 && with->since[SECTION_WORKER] == 12);
+    buffer_append_text(&text, "#\n"); /* no last line any more */
+    struct production *behind = parse(buffer_slice(&text), true);
+    ck_assert_str_ne(behind->hash, hash);
+    ck_assert_int_eq(behind->since[SECTION_WORKER], 0);
+    buffer_done(&text);
+    production_free(without);
+    production_free(with);
+    production_free(behind);
+}
+END_TEST
+
 START_TEST(the_last_owner_frees)
 {
     struct production *production = parse(slice_text(FILE_TEXT), false);
@@ -159,6 +187,7 @@ int main(void)
     tcase_add_test(tests, lines_that_are_not_ours_change_nothing);
     tcase_add_test(tests, changed_queues_are_named);
     tcase_add_test(tests, odd_lines_change_what_they_say);
+    tcase_add_test(tests, sections_go_back_to_a_version);
     tcase_add_test(tests, the_last_owner_frees);
     tcase_add_test(tests, an_item_is_the_same_while_its_text_is);
     suite_add_tcase(suite, tests);

@@ -27,6 +27,7 @@ static struct production *own;
 static struct fleet *fleet;
 static char path[64];
 static int productions;  /* times that on_production was called */
+static int sections;     /* … and on_section */
 static char shapes[256]; /* "A closing, A closed, A open, " */
 static bool settled, left;
 
@@ -34,6 +35,12 @@ static inline void on_production(void *arg)
 {
     (void)arg;
     productions++;
+}
+
+static inline void on_section(void *arg)
+{
+    (void)arg;
+    sections++;
 }
 
 static inline void on_shape(void *arg, const char *item_id)
@@ -79,7 +86,7 @@ static inline void setup(void)
     health = health_new(metrics);
     fake_store_init(&store);
     fake_queue_init(&queue);
-    productions = 0;
+    productions = sections = 0;
     shapes[0] = '\0';
     settled = left = true;
     fleet = fleet_new(&(struct fleet_options){.loop = loop,
@@ -92,6 +99,7 @@ static inline void setup(void)
                                               .health = health,
                                               .metrics = metrics,
                                               .on_production = on_production,
+                                              .on_section = on_section,
                                               .is_settled = is_settled,
                                               .on_shape = on_shape,
                                               .has_left = has_left});
