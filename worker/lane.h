@@ -56,7 +56,7 @@ struct lane {
     bool woken;         /* there is something to claim, or may be */
     bool hungry;        /* there was more than slots, or no slot */
     size_t taking;      /* entries that the take-over under way asked for; 0: none is */
-    unsigned promoting; /* calls under way */
+    unsigned promoting, renewing; /* calls under way */
     size_t asked;       /* entries that the last claim asked for */
     unsigned claimed_in,
         taken_in;          /* the membership (fleet.h) in which a claim, a take-over was begun */
