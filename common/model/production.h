@@ -77,6 +77,9 @@ struct item {
         bool deadlock_detection;
         int64_t max_wait_time_ms;
     } blocking;
+    struct {
+        bool blocking_off, reply_ttl; /* the pattern does not decide */
+    } given;                          /* by the file */
     void *settings; /* of the class, typed by it (model/item_class.h); NULL where it has none */
     size_t line;    /* in the production file */
     unsigned index; /* place in production.items */
@@ -95,7 +98,10 @@ struct mllp_listener {
 };
 
 #define PRODUCTION_TEXT_MAX (4u * 1024u * 1024u) /* bytes of a file */
-#define PRODUCTION_HASH_SIZE 33u                 /* 32 hex digits and a NUL */
+#define PRODUCTION_PUBLISHED_MAX                                                                   \
+    (2u *                                                                                          \
+     PRODUCTION_TEXT_MAX) /* … and of a line for each of its items, which are fewer than that */
+#define PRODUCTION_HASH_SIZE 33u /* 32 hex digits and a NUL */
 
 struct production {
     char *name;

@@ -7,9 +7,6 @@
 #include <stdio.h>
 #include <sys/queue.h>
 
-/* The file's text and a line for each item. */
-#define FLEET_TEXT_MAX (2u * PRODUCTION_TEXT_MAX)
-
 /* An item whose queue changes, as the store told it. */
 struct fleet_change {
     TAILQ_ENTRY(fleet_change) link;
