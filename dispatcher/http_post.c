@@ -12,10 +12,10 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "call_chain.h"
+#include "json_answer.h"
 #include "prefer.h"
 #include "repeat_key.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -96,10 +96,7 @@ static void answer_deadlock(struct http_request *request, const struct call_chai
     json_t *problem =
         json_pack("{s:s, s:s, s:i, s:s, s:o}", "type", "about:blank", "title", "Loop Detected",
                   "status", 508, "detail", "the call would wait for itself", "chain", ids);
-    char *text = json_dumps(problem, JSON_COMPACT);
-    http_answer(request, 508, "application/problem+json", slice_text(text), NULL, 0);
-    json_decref(problem);
-    free(text);
+    json_answer_problem(request, 508, problem);
 }
 
 /* The request is out of the post's hand; to be answered. */
