@@ -344,7 +344,7 @@ static int read_headers(struct http_request *http, struct posted *posted, struct
 static void decide_waiting(struct post *post, const struct posted *posted)
 {
     const struct prefer *prefer = &posted->prefer;
-    bool sync = item_is_sync(post->item) && post->item->blocking.enabled;
+    bool sync = item_senders_wait(post->item);
     int64_t wait_ms = post->item->blocking.max_wait_time_ms, preferred_ms = prefer->wait_s * 1000;
     if (posted->timeout_ms && posted->timeout_ms < wait_ms)
         wait_ms = posted->timeout_ms;

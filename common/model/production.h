@@ -201,7 +201,7 @@ void item_each_setting(const struct item *item, item_setting *each, void *arg);
 
 struct hl7_message;
 /* Its sender waits for the result, unless the request says otherwise: a sync pattern whose blocking is not off. */
-bool item_is_sync(const struct item *item);
+bool item_senders_wait(const struct item *item);
 bool item_pattern_is_sync(unsigned messaging_pattern);
 /* Messages without a key run side by side, in the order of their acceptance; in the reliable patterns they are of one key. */
 bool item_is_fair(const struct item *item);

@@ -41,7 +41,7 @@ START_TEST(the_publishers_environment_shapes_queues)
     const struct item *a = find(theirs, "A"), *b = find(theirs, "B");
     ck_assert_uint_eq(a->queue_type, QUEUE_LIFO);
     ck_assert_uint_eq(a->messaging_pattern, PATTERN_CONCURRENT_SYNC);
-    ck_assert(item_is_sync(a));
+    ck_assert(item_senders_wait(a));
     ck_assert(item_same_queue(b, find(ours, "B")));
     ck_assert_int_eq(b->partitions, 7);
     ck_assert_str_eq(b->ordering_key, "PID-3.1");
