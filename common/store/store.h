@@ -245,7 +245,7 @@ typedef void store_production_done(void *arg, const struct err *err,
                                    const struct store_production *production);
 typedef void store_attended(void *arg, const struct err *err,
                             const struct store_standing *standing);
-typedef void store_older_done(void *arg, const struct err *err, bool any);
+typedef void store_older_done(void *arg, const struct err *err, int64_t seq); /* 0: there is none */
 
 struct store_ops {
     /* The WAL: writes messages in the order of `rows`; seq rises in that order. Not repeatable: a row that is there already is an error
@@ -339,10 +339,10 @@ struct store_ops {
      * process has not applied it, or when it is none of the change's versions. Repeatable. */
     void (*close_queue)(struct store *, const char *item, int64_t below, store_done *done,
                         void *arg);
-    /* Are there unfinished messages of the item that were accepted under a version below this one, or under none? Those that are not
-     * due yet do not count, but for those of fifo queues. */
-    void (*older)(struct store *, const char *item, int64_t version, store_older_done *done,
-                  void *arg);
+    /* The first unfinished message of the item, behind after_seq, that was accepted under a version below this one, or under none.
+     * Those that are not due yet do not count, but for those of fifo queues. */
+    void (*older)(struct store *, const char *item, int64_t version, int64_t after_seq,
+                  store_older_done *done, void *arg);
     /* Calls under way end without their completion. May be called from inside a completion. */
     void (*free)(struct store *);
 };
