@@ -205,6 +205,31 @@ START_TEST(test_low_mark)
 }
 END_TEST
 
+/* However many are unfinished, the mark follows; what has ended meanwhile leaves the stragglers quickly. */
+START_TEST(test_many_stragglers)
+{
+    struct fixture f;
+    open_store(&f);
+    int64_t token = lease_ok(&f, "reconciler", "me", 60000);
+    fill(&f, 1, 100000);
+    end_all_but(&f, "seq % 5 = 0");
+    for (int i = 0; i < 8; i++)
+        mark_ok(&f, token, INT64_MAX);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT low FROM hie.marks"), 70004);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.stragglers"),
+                     14000);
+    ck_assert_int_eq(mark_ok(&f, 0, 0), 4);
+    ck_assert_int_eq(page_of(&f, 0, 10).seqs[0], 5);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.wal"), 20000);
+    end_all_but(&f, "seq = 39000");
+    for (int i = 0; i < 4; i++)
+        mark_ok(&f, token, INT64_MAX);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT low FROM hie.marks"), 100000);
+    ck_assert_int_eq(mark_ok(&f, 0, 0), 38999);
+    close_store(&f);
+}
+END_TEST
+
 /* A few old unfinished messages do not hold the mark for all, and are not forgotten either. */
 START_TEST(test_stragglers)
 {
@@ -329,6 +354,7 @@ int main(void)
     tcase_add_test(all, test_counts);
     tcase_add_test(all, test_low_mark);
     tcase_add_test(all, test_stragglers);
+    tcase_add_test(all, test_many_stragglers);
     tcase_add_test(all, test_long_prefix);
     tcase_add_test(all, test_leases);
     tcase_add_test(all, test_partitions);
