@@ -84,7 +84,7 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
         double dead = 0;
         for (size_t j = 0; j < count; j++) {
             if (strcmp(counts[j].item, gauges->list[i].item->id) == 0)
-                dead = (double)counts[j].dead_letters;
+                dead = (double)counts[j].count;
         }
         gauges->list[i].dead_letters = (int64_t)dead;
         if (!gauges->retired)
@@ -102,7 +102,7 @@ static void read_all(void *arg)
     if (gauges->store_up && !gauges->counting && now >= gauges->count_after_us) {
         gauges->counting = true;
         gauges->counted_us = now;
-        gauges->store->ops->counts(gauges->store, on_counts, gauges);
+        gauges->store->ops->dead_counts(gauges->store, on_counts, gauges);
     }
 }
 

@@ -232,17 +232,21 @@ static inline void fake_dead_letters(struct store *store, const char *item, stru
 }
 
 static inline void fake_redrive(struct store *store, const char *item, const struct uuid *ids,
-                                size_t count, store_ids_done *done, void *arg)
+                                size_t count, struct uuid after, store_handled_done *done,
+                                void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_REDRIVE, count, FAKE_DONE(done), arg);
+    call->id = after;
     call->name = item;
     call->ids = ids;
 }
 
 static inline void fake_dismiss(struct store *store, const char *item, const struct uuid *ids,
-                                size_t count, store_ids_done *done, void *arg)
+                                size_t count, struct uuid after, store_handled_done *done,
+                                void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_DISMISS, count, FAKE_DONE(done), arg);
+    call->id = after;
     call->name = item;
     call->ids = ids;
 }
@@ -309,6 +313,7 @@ static const struct store_ops fake_store_ops = {
     .release = fake_release,
     .low_mark = fake_low_mark,
     .counts = fake_counts,
+    .dead_counts = fake_counts,
     .maintain = fake_maintain,
     .earlier = fake_earlier,
     .own = fake_own,
@@ -384,7 +389,8 @@ static inline bool fake_store_lose_more(const struct fake_store_call *call, cons
         return true;
     case FAKE_REDRIVE:
     case FAKE_DISMISS:
-        ((store_ids_done *)call->done)(call->arg, lost, NULL, 0);
+        ((store_handled_done *)call->done)(call->arg, lost,
+                                           &(const struct store_handled){.count = 0});
         return true;
     case FAKE_PUBLISH:
     case FAKE_PRODUCTION_OF:

@@ -118,10 +118,9 @@ START_TEST(test_earlier)
 }
 END_TEST
 
-static void on_redriven(void *arg, const struct err *err, const struct uuid *ids, size_t count)
+static void on_redriven(void *arg, const struct err *err, const struct store_handled *handled)
 {
-    (void)ids;
-    on_number(arg, err, (int64_t)count);
+    on_number(arg, err, (int64_t)handled->count);
 }
 
 /* What was accepted under later versions is for another queue; under none, for any. A redriven one has the version of its acceptance. */
@@ -149,7 +148,7 @@ START_TEST(test_earlier_versions)
     struct store_outcome dead = end_of(&m[3], STORE_DEAD_LETTERED, 1);
     ck_assert(settle_one(&f, &dead));
     struct answer redriven = {0};
-    CALL(&f, redriven, redrive, "Fifo", NULL, 10, on_redriven);
+    CALL(&f, redriven, redrive, "Fifo", NULL, 10, UUID_NONE, on_redriven);
     ck_assert_int_eq(redriven.number, 1);
     part.below_version = 4;
     ck_assert_uint_eq(earlier_of(&f, &part, 1, 10).count, 2);

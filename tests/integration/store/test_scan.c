@@ -107,7 +107,7 @@ END_TEST
 struct counted {
     int calls;
     struct err err;
-    int64_t unfinished, dead;
+    int64_t of_a;
     size_t items;
 };
 
@@ -119,10 +119,8 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
     counted->err = *err;
     counted->items = count;
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(counts[i].item, "A") != 0)
-            continue;
-        counted->unfinished = counts[i].unfinished;
-        counted->dead = counts[i].dead_letters;
+        if (strcmp(counts[i].item, "A") == 0)
+            counted->of_a = counts[i].count;
     }
 }
 
@@ -156,13 +154,22 @@ START_TEST(test_counts)
     struct store_message b = accepted_message(&f, "B"), a = accepted_message(&f, "A");
     struct store_outcome dead = end_of(&a, STORE_DEAD_LETTERED, 1);
     ck_assert(settle_one(&f, &dead));
-    struct counted counted = {0};
+    struct counted counted = {0}, died = {0};
     f.store->ops->counts(f.store, on_counts, &counted);
     run_until(f.loop, &counted.calls, 0);
     ck_assert_int_eq(counted.err.code, ERR_NONE);
     ck_assert_uint_eq(counted.items, 2);
-    ck_assert_int_eq(counted.unfinished, 12000);
-    ck_assert_int_eq(counted.dead, 1);
+    ck_assert_int_eq(counted.of_a, 12000);
+    end_all_but(&f, "false");
+    pg_server_sql(&server, f.database,
+                  "INSERT INTO hie.ended (at, correlation_id, run, attempt, status, pattern, item)"
+                  " SELECT now(), correlation_id, 2, 1, 1, 0, item FROM hie.accepted a"
+                  " WHERE correlation_id NOT IN (SELECT d.correlation_id FROM hie.dead_letters d)");
+    f.store->ops->dead_counts(f.store, on_counts, &died);
+    run_until(f.loop, &died.calls, 0);
+    ck_assert_int_eq(died.err.code, ERR_NONE);
+    ck_assert_uint_eq(died.items, 2);
+    ck_assert_int_eq(died.of_a, 12001);
     ck_assert(is_known(&f, b.id));
     close_store(&f);
 }
