@@ -18,6 +18,8 @@
 #include <stdlib.h>
 
 #define TURN_MAX 256u /* claims that one turn of the loop starts */
+/* A claim of an owner before may be carried out after ours: a command that the network held up. */
+#define INHERIT_SWEEPS 5
 
 /* ---- keys ---- */
 
@@ -497,10 +499,13 @@ void lane_fifo_wake(struct lane *lane, unsigned partition)
 
 void lane_fifo_sweep(struct lane *lane)
 {
+    struct lane_fifo *fifo = lane->fifo;
     struct lane_part *part;
-    TAILQ_FOREACH(part, &lane->fifo->parts, link)
+    fifo->sweeps++;
+    TAILQ_FOREACH(part, &fifo->parts, link)
     {
         part->woken = true;
+        part->inheriting |= (fifo->sweeps + part->number) % INHERIT_SWEEPS == 0;
     }
     lane_pump(lane);
 }

@@ -56,6 +56,7 @@ struct lane_fifo {
     struct loop_task turn;           /* runs what may run */
     struct fifo_cycle *cycle;        /* NULL while RESTING */
     bool leaving;                    /* all partitions are given up, no more are taken */
+    unsigned sweeps;
 };
 
 /* fifo_cycle.c */

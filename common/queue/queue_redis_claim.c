@@ -333,6 +333,22 @@ void queue_redis_claim(struct queue *queue, struct queue_name name, const char *
     start_claim(op, max);
 }
 
+/* ---- workers that are no more ---- */
+
+static void build_tidy(const struct queue_redis *queue, const void *arg, struct buffer *out)
+{
+    const struct op *op = arg;
+    put_fcall(out, "hie1_tidy", 1, 1);
+    put_stream(out, queue, op->name);
+    redis_put_int(out, CONSUMER_LIFE_MS);
+}
+
+static void tidy_sometimes(struct op *op)
+{
+    if (random_below(TIDY_ONE_IN) == 0)
+        (void)queue_redis_tell(op->queue, QUEUE_REDIS_HEAD, build_tidy, op);
+}
+
 /* ---- inherit and pull ---- */
 
 static void build_inherit(const struct op *op, struct buffer *out)
@@ -350,6 +366,7 @@ void queue_redis_inherit(struct queue *queue, struct queue_name name, const char
     struct op *op = new_claim(queue, name, consumer, done, arg);
     op->claim.build_take = build_inherit;
     memcpy(op->claim.cursor, "0-0", 4);
+    tidy_sometimes(op);
     start_claim(op, max);
 }
 
@@ -374,20 +391,6 @@ void queue_redis_pull(struct queue *queue, struct queue_name name, const char *c
 }
 
 /* ---- takeover ---- */
-
-static void build_tidy(const struct queue_redis *queue, const void *arg, struct buffer *out)
-{
-    const struct op *op = arg;
-    put_fcall(out, "hie1_tidy", 1, 1);
-    put_stream(out, queue, op->name);
-    redis_put_int(out, CONSUMER_LIFE_MS);
-}
-
-static void tidy_sometimes(struct op *op)
-{
-    if (random_below(TIDY_ONE_IN) == 0)
-        (void)queue_redis_tell(op->queue, QUEUE_REDIS_HEAD, build_tidy, op);
-}
 
 static int64_t least_idle_ms(const struct op *op)
 {

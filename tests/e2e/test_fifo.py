@@ -332,3 +332,21 @@ def test_order_through_the_death_of_owners(fleet, receiver):
     assert len(set(seen)) == 600
     check_never_older(seen, "K")
     check_key_order(fleet, "Sender")
+
+
+def test_what_another_claims_late_is_found(fleet):
+    """A claim of an owner before may be carried out after the next one's: what it took is in no living hand, and nothing new
+    comes that would make the owner look back."""
+    stream = "hie:{Single}:async_reliable"
+    fleet.wait_completed(fleet.accept("Single", b"first"))
+    for worker in fleet.workers:
+        worker.pause()
+    ids = [fleet.accept("Single", b"late %d" % number) for number in range(3)]
+    taken = fleet.redis.client.xreadgroup("workers", "owner-before", {stream: ">"}, count=10)
+    for worker in fleet.workers:
+        worker.resume()
+    assert len(taken[0][1]) == 3
+    for id_ in ids:
+        fleet.wait_completed(id_)
+    check_ended_once(fleet, ids)
+    check_key_order(fleet, "Single")

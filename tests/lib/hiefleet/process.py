@@ -1,8 +1,10 @@
 """Child processes with a log each, and waiting with a bound."""
 
+import itertools
 import os
 import pathlib
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -29,11 +31,21 @@ def wait_until(probe, what, timeout=30.0, interval=0.05):
         time.sleep(interval)
 
 
+# Below those that connections get, so that none takes one before its server does; from somewhere else in each process.
+FIRST_PORT = random.randrange(10000, 32000)
+PORTS = itertools.cycle([*range(FIRST_PORT, 32000), *range(10000, FIRST_PORT)])
+
+
 def free_port():
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A loopback port that nobody listens on now, and that this process was not told before."""
+    for port in PORTS:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class Process:
