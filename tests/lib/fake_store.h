@@ -64,6 +64,9 @@ struct fake_store {
     struct store store;
     TAILQ_HEAD(, fake_store_call) calls;
     int64_t seq;
+    unsigned maintain_calls;
+    store_done *maintained;
+    void *maintained_arg;
 };
 
 static const struct err fake_ok = {.code = ERR_NONE};
@@ -185,9 +188,10 @@ static inline void fake_counts(struct store *store, store_counts_done *done, voi
 
 static inline void fake_maintain(struct store *store, store_done *done, void *arg)
 {
-    (void)store;
-    (void)done; /* left unanswered */
-    (void)arg;
+    struct fake_store *fake = (struct fake_store *)store;
+    fake->maintain_calls++;
+    fake->maintained = done; /* the test may answer the last one */
+    fake->maintained_arg = arg;
 }
 
 static inline void fake_earlier(struct store *store, const char *item,
