@@ -511,6 +511,30 @@ START_TEST(test_race)
 }
 END_TEST
 
+/* Whatever isolation the database has by default: who waited for another sees what that did. */
+START_TEST(test_isolation)
+{
+    struct fixture f;
+    const char *database = pg_server_database(&server);
+    pg_server_sql(&server, "postgres",
+                  "ALTER DATABASE %s SET default_transaction_isolation = 'repeatable read'",
+                  database);
+    open_database(&f, database);
+    struct store_message m = dead_letter(&f, "In");
+    struct ids answer = {0};
+    PGconn *raw = connect_raw(database);
+    run_raw(raw, "BEGIN; SELECT hie.dismiss('In', ARRAY['%s'::uuid], NULL, 1)", id_text(m.id));
+    f.store->ops->redrive(f.store, "In", &m.id, 1, UUID_NONE, on_ids, &answer);
+    run_for_ms(f.loop, 200);
+    ck_assert_int_eq(answer.calls, 0);
+    run_raw(raw, "COMMIT");
+    run_until(f.loop, &answer.calls, 0);
+    ck_assert(answer.err.code == ERR_NONE && answer.count == 0);
+    PQfinish(raw);
+    close_store(&f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store_dead_letters");
@@ -527,6 +551,7 @@ int main(void)
     tcase_add_test(all, test_above_mark);
     tcase_add_test(all, test_sweep);
     tcase_add_test(all, test_race);
+    tcase_add_test(all, test_isolation);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }
