@@ -98,7 +98,7 @@ struct deed {
     const char *word; /* of the count in the answer */
 };
 
-static void on_redriven(void *arg, const struct err *err, size_t count)
+static void on_redriven(void *arg, const struct err *err, size_t count, size_t left)
 {
     struct deed deed = *(struct deed *)arg;
     free(arg);
@@ -111,6 +111,8 @@ static void on_redriven(void *arg, const struct err *err, size_t count)
     }
     json_t *object = json_object();
     json_object_set_new(object, deed.word, json_integer((json_int_t)count));
+    if (left)
+        json_object_set_new(object, "left", json_integer((json_int_t)left));
     json_answer(deed.request, 200, object);
 }
 
@@ -157,7 +159,7 @@ static void redrive(struct http_front *front, struct http_request *request, cons
     struct deed *deed = mem_alloc(sizeof(*deed));
     *deed = (struct deed){.request = request, .word = dismiss ? "deleted" : "redriven"};
     if (!all && count == 0) {
-        on_redriven(deed, &(const struct err){.code = ERR_NONE}, 0);
+        on_redriven(deed, &(const struct err){.code = ERR_NONE}, 0, 0);
         return;
     }
     redrive_start(&(struct redrive_request){.queue = front->intake->queue,

@@ -226,7 +226,7 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
         gauge->dead_letters = 0;
         for (size_t j = 0; j < count; j++) {
             if (strcmp(counts[j].item, gauge->item->id) == 0)
-                gauge->dead_letters = counts[j].dead_letters;
+                gauge->dead_letters = counts[j].count;
         }
         metric_set(gauge->dead, (double)gauge->dead_letters);
     }
@@ -244,7 +244,7 @@ static void read_all(void *arg)
     if (gauges->store_up && !gauges->counting && now >= gauges->count_after_us) {
         gauges->counting = true;
         gauges->counted_us = now;
-        gauges->store->ops->counts(gauges->store, on_counts, gauges);
+        gauges->store->ops->dead_counts(gauges->store, on_counts, gauges);
     }
 }
 

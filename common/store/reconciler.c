@@ -21,6 +21,8 @@
 #define SIGHT_US 1000000 /* how often a round that is under way notes the top */
 #define MAINTAIN_US                                                                                \
     3600000000 /* how often the owner of the lease sees to the coming days' partitions */
+#define MAINTAIN_AGAIN_US 60000000      /* … after it failed; twice as long each time … */
+#define MAINTAIN_AGAIN_MAX_US 600000000 /* … up to this: it takes locks that writers queue behind */
 
 enum { RESTING, LEASING, READING, ASKING, FETCHING, MARKING, STATE_COUNT };
 static const char *const state_words[] = {"resting", "leasing",  "reading",
@@ -61,10 +63,10 @@ struct reconciler {
     struct loop_timer timer;
     int64_t token;
     int64_t leased_at_us;
-    int64_t maintained_us; /* 0: never */
-    int64_t next_seq;      /* all up to here is done; between rounds where the last ended */
-    int64_t horizon;       /* rows with a higher seq are young */
-    int64_t top;           /* the highest seq that was seen */
+    int64_t maintain_after_us, maintain_again_us;
+    int64_t next_seq; /* all up to here is done; between rounds where the last ended */
+    int64_t horizon;  /* rows with a higher seq are young */
+    int64_t top;      /* the highest seq that was seen */
     struct sighting sightings[SIGHTINGS]; /* above the horizon, oldest first */
     size_t sighting_count;
     bool peeking; /* this round is past the horizon and looks for the top only */
@@ -437,16 +439,22 @@ static void read_page(struct reconciler *reconciler)
 static void on_maintained(void *arg, const struct err *err)
 {
     struct reconciler *reconciler = arg;
-    if (err->code != ERR_NONE)
-        reconciler->maintained_us = 0; /* again in the next round */
+    int64_t again = reconciler->maintain_again_us;
+    if (err->code == ERR_NONE) {
+        reconciler->maintain_again_us = 0;
+        return;
+    }
+    again = again ? again * 2 : MAINTAIN_AGAIN_US;
+    reconciler->maintain_again_us = again < MAINTAIN_AGAIN_MAX_US ? again : MAINTAIN_AGAIN_MAX_US;
+    reconciler->maintain_after_us = clock_mono_us() + reconciler->maintain_again_us;
 }
 
 static void maintain(struct reconciler *reconciler)
 {
     int64_t now = clock_mono_us();
-    if (reconciler->maintained_us && now - reconciler->maintained_us < MAINTAIN_US)
+    if (now < reconciler->maintain_after_us)
         return;
-    reconciler->maintained_us = now;
+    reconciler->maintain_after_us = now + MAINTAIN_US;
     reconciler->store->ops->maintain(reconciler->store, on_maintained, reconciler);
 }
 

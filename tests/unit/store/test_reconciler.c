@@ -128,6 +128,22 @@ START_TEST(enqueues_what_the_queue_lacks)
 }
 END_TEST
 
+/* One that fails is not made again in each round: others queue behind the locks that it takes. */
+START_TEST(maintenance_that_fails_backs_off)
+{
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    for (int round = 0; round < 2; round++) {
+        answer_lease(7);
+        answer_mark(10);
+        answer_page(10, NULL, 0, 10, true);
+        answer_mark(10);
+        ck_assert_uint_eq(store.maintain_calls, 1);
+        store.maintained(store.maintained_arg, &(struct err){.code = ERR_UNAVAILABLE});
+    }
+}
+END_TEST
+
 /* Rounds over a log of these rows until the queue is asked for some; how many rounds left them alone before. */
 static unsigned rounds_until_asked(const struct store_unfinished *rows, size_t count)
 {
@@ -510,6 +526,7 @@ int main(void)
     tcase_set_timeout(cases, 20);
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, enqueues_what_the_queue_lacks);
+    tcase_add_test(cases, maintenance_that_fails_backs_off);
     tcase_add_test(cases, leaves_the_youngest_to_their_owners);
     tcase_add_test(cases, a_clock_that_is_ahead_keeps_no_row_young);
     tcase_add_test(cases, compares_the_youngest_too_when_redis_lost_its_data);
