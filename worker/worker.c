@@ -33,11 +33,15 @@ struct lane *worker_lane(struct worker *worker, const char *item_id)
 
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version)
 {
+    bool joined = !worker->fleet || fleet_joined(worker->fleet);
+    return joined ? worker_last_route(worker, item_id, version) : NULL;
+}
+
+struct lane *worker_last_route(struct worker *worker, const char *item_id, int64_t version)
+{
     struct lane *lane;
     if (!worker->fleet)
         return worker_lane(worker, item_id);
-    if (!fleet_joined(worker->fleet))
-        return NULL; /* its queue may be another by now */
     const struct item *item = fleet_route(worker->fleet, item_id, version);
     if (item && item == production_find(worker->production, slice_text(item_id)))
         return worker->lanes[item->index];

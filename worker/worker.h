@@ -64,6 +64,8 @@ void worker_done(struct worker *worker);
 struct lane *worker_lane(struct worker *worker, const char *item_id);
 /* The lane whose queue a message belongs into that was accepted under `version`; NULL: it waits in the WAL, or belongs nowhere. */
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version);
+/* The same by what was heard of the fleet last, however long ago: for what worker_route was asked about in this turn of the loop. */
+struct lane *worker_last_route(struct worker *worker, const char *item_id, int64_t version);
 /* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
 void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
 /* May lanes claim? */

@@ -72,7 +72,7 @@ static void answer(const char *item, unsigned partition, const struct err *err,
 
 static void count_dead(const char *item, int64_t dead_letters)
 {
-    struct store_count count = {.item = item, .dead_letters = dead_letters};
+    struct store_count count = {.item = item, .count = dead_letters};
     gauges.store_up = true;
     RUN_LOOP_UNTIL(loop, fake_store_pending(&store) > 0);
     struct fake_store_call *call = fake_store_take(&store, FAKE_COUNTS);
