@@ -71,6 +71,11 @@ static void settle_key(struct lane_key *key)
     }
 }
 
+bool lane_is_logged(const struct lane *lane)
+{
+    return lane->item->persistence.wal_enabled;
+}
+
 /* By seq, behind its equals; what comes in order is there at once. */
 static void insert_in_line(struct lane_key *key, struct claim *claim)
 {
@@ -83,10 +88,11 @@ static void insert_in_line(struct lane_key *key, struct claim *claim)
         TAILQ_INSERT_HEAD(&key->line, claim, in_line);
 }
 
+/* By seq; those whose seq is not known yet come last. */
 static void insert_in_part(struct lane_part *part, struct claim *claim)
 {
     struct claim *before = TAILQ_LAST(&part->claims, claim_line);
-    while (before && before->seq > claim->seq)
+    while (before && (!before->seq || before->seq > claim->seq))
         before = TAILQ_PREV(before, claim_line, in_part);
     if (before)
         TAILQ_INSERT_AFTER(&part->claims, before, claim, in_part);
@@ -106,6 +112,7 @@ struct claim *lane_part_claim(struct lane_part *part, struct queue_claimed *clai
     TAILQ_INSERT_TAIL(&part->claims, claim, in_part);
     HASH_ADD(by_id, part->by_id, entry->id, sizeof(entry->id), claim);
     part->held++;
+    part->futile = false;
     return claim;
 }
 
@@ -129,10 +136,10 @@ void lane_line_up(struct claim *claim)
     }
     TAILQ_REMOVE(&part->claims, claim, in_part);
     insert_in_part(part, claim);
-    if (claim->seq > part->high_seq)
-        part->high_seq = claim->seq;
     if (claim->seq > part->top_seq)
         part->top_seq = claim->seq;
+    if (claim->seq > part->clear_seq)
+        lane_pump(claim->lane); /* adopted: the store knew nothing of it when it was asked */
     claim->key = find_key(part, claim->entry->key);
     insert_in_line(claim->key, claim);
     settle_key(claim->key);
@@ -154,13 +161,14 @@ void lane_turn_over(struct claim *claim)
 void lane_gap(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (!part || part->lost || part->leaving || !claim->lane->item->persistence.wal_enabled)
-        return; /* without rows nobody looks back, and no gate would open again */
+    if (!part)
+        return;
+    part->returning++;
+    if (!lane_is_logged(claim->lane))
+        return;
     part->look_back = true;
-    if (claim->seq && claim->seq <= part->high_seq)
-        part->high_seq = claim->seq - 1;
-    if (claim->seq && claim->seq < part->gate_seq)
-        part->gate_seq = claim->seq;
+    if (claim->seq && claim->seq <= part->clear_seq)
+        part->clear_seq = claim->seq - 1;
 }
 
 void lane_line_leave(struct claim *claim)
@@ -168,12 +176,15 @@ void lane_line_leave(struct claim *claim)
     struct lane_part *part = claim->part;
     if (!part)
         return;
-    if (claim->state == CLAIM_RETURNING)
-        part->woken = part->look_back = true; /* its entry is to be found again */
+    if (claim->state == CLAIM_RETURNING) {
+        part->returning--;
+        part->woken = true; /* its entry is to be found again */
+    }
     lane_turn_over(claim);
     TAILQ_REMOVE(&part->claims, claim, in_part);
     HASH_DELETE(by_id, part->by_id, claim);
     part->held--;
+    part->futile = false;
     claim->part = NULL;
     lane_part_settle(part);
 }
@@ -197,7 +208,7 @@ static void turn(void *arg)
             return;
         struct claim *claim = TAILQ_FIRST(&key->line);
         unrunnable(key);
-        if (claim->seq >= key->part->gate_seq || !lane_part_is_sure(key->part))
+        if (claim->seq > key->part->clear_seq || !lane_part_is_sure(key->part))
             continue; /* until the gate moves, the lease is renewed */
         TAILQ_REMOVE(&key->line, claim, in_line);
         key->busy = claim;
@@ -212,14 +223,26 @@ bool lane_part_is_sure(const struct lane_part *part)
     return clock_mono_us() < part->until_us;
 }
 
-void lane_part_gate(struct lane_part *part, int64_t seq)
+static void settle_keys(struct lane_part *part)
 {
     struct lane_key *key, *next;
-    part->gate_seq = seq;
     for (key = TAILQ_FIRST(&part->keys); key; key = next) {
         next = TAILQ_NEXT(key, in_part);
         settle_key(key);
     }
+}
+
+void lane_part_clear(struct lane_part *part, int64_t seq)
+{
+    bool moves_on = seq > part->clear_seq;
+    part->clear_seq = seq;
+    if (moves_on)
+        settle_keys(part);
+}
+
+bool lane_part_must_look(const struct lane_part *part)
+{
+    return part->look_back || part->top_seq > part->clear_seq;
 }
 
 /* To the head of its line, which it is. */
@@ -400,7 +423,7 @@ static void keep(struct lane_part *part, int64_t until_us)
     bool was_sure = lane_part_is_sure(part);
     part->until_us = until_us;
     if (!was_sure)
-        lane_part_gate(part, part->gate_seq); /* what stands before it may run again */
+        settle_keys(part); /* what stands before the gate may run again */
 }
 
 static void gain(struct lane *lane, const struct store_owned *owned, int64_t until_us)
@@ -410,8 +433,9 @@ static void gain(struct lane *lane, const struct store_owned *owned, int64_t unt
     part->number = owned->partition;
     part->token = owned->token;
     part->until_us = until_us;
-    part->woken = part->inheriting = part->look_back = true;
-    part->gate_seq = INT64_MAX;
+    part->woken = part->inheriting = true;
+    part->look_back = lane_is_logged(lane);
+    part->clear_seq = part->look_back ? 0 : INT64_MAX;
     TAILQ_INIT(&part->claims);
     TAILQ_INIT(&part->keys);
     TAILQ_INSERT_TAIL(&lane->fifo->parts, part, link);
@@ -465,8 +489,9 @@ void lane_look_anew(struct lane *lane)
         return;
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
-        part->look_back = true;
-        part->high_seq = part->whole_seq = 0;
+        part->look_back = lane_is_logged(lane);
+        part->clear_seq = part->look_back ? 0 : INT64_MAX;
+        part->whole_seq = 0;
     }
 }
 
@@ -505,6 +530,7 @@ void lane_fifo_sweep(struct lane *lane)
     TAILQ_FOREACH(part, &fifo->parts, link)
     {
         part->woken = true;
+        part->futile = false;
         part->inheriting |= (fifo->sweeps + part->number) % INHERIT_SWEEPS == 0;
     }
     lane_pump(lane);
@@ -516,7 +542,8 @@ void lane_fifo_link_up(struct lane *lane)
     struct lane_part *part;
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
-        part->inheriting = part->look_back = true;
+        part->inheriting = true;
+        part->look_back = lane_is_logged(lane);
     }
     lane_fifo_sweep(lane);
 }

@@ -73,7 +73,7 @@ void lane_wait(struct claim *claim);
 /* Its settle was refused though it has no end: it was the repeat of a retry that is recorded, or the lease is lost. `attempt`: the one
  * that begins now. */
 void lane_refused_by_lease(struct claim *claim, int attempt);
-/* It goes back to its queue while its partition stays: nothing later of the partition runs before it is found again. */
+/* It goes back to its queue: nothing later of its partition runs before it is found again. */
 void lane_gap(struct claim *claim);
 /* It leaves the lane: its place in the line goes. */
 void lane_line_leave(struct claim *claim);
