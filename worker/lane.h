@@ -99,6 +99,8 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
 void lane_look_anew(struct lane *lane);
 /* fifo: it has partitions, if only to give them back. */
 bool lane_has_parts(const struct lane *lane);
+/* fifo: it gives all of them back, see below. */
+bool lane_leaves_parts(const struct lane *lane);
 /* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */
 void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */

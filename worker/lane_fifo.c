@@ -464,12 +464,13 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
         const struct store_owned *ours = find_owned(owned, count, part);
         if (part->lost || part->disowning)
             continue;
-        if (!ours)
+        if (!ours) {
             lose(part);
-        else if (ours->wanted)
+            continue;
+        }
+        keep(part, until_us); /* what is in hand goes on until it has gone */
+        if (ours->wanted)
             leave(part);
-        else
-            keep(part, until_us);
     }
     for (size_t i = 0; i < count && !fifo->leaving; i++) {
         if (lane_part_find(lane, owned[i].partition))
@@ -498,6 +499,11 @@ void lane_look_anew(struct lane *lane)
 bool lane_has_parts(const struct lane *lane)
 {
     return lane->fifo && !TAILQ_EMPTY(&lane->fifo->parts);
+}
+
+bool lane_leaves_parts(const struct lane *lane)
+{
+    return lane->fifo && lane->fifo->leaving;
 }
 
 void lane_disown(struct lane *lane)
