@@ -17,7 +17,8 @@
 
 #include <stdlib.h>
 
-#define TURN_MAX 256u /* claims that one turn of the loop starts */
+#define TURN_MAX 256u      /* claims that one turn of the loop starts */
+#define FETCH_AGAIN_MS 500 /* after a large body that did not come */
 /* A claim of an owner before may be carried out after ours: a command that the network held up. */
 #define INHERIT_SWEEPS 5
 
@@ -264,33 +265,47 @@ static void on_backoff_over(void *arg)
 bool lane_stands_back(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (!part || (lane_part_is_sure(part) && !part->lost))
+    if (!part || (lane_part_is_sure(part) && !part->lost && !part->leaving))
         return false;
-    if (part->lost)
+    if (part->lost) {
         drop(claim);
-    else
+    } else if (part->leaving) {
+        lane_return(claim);
+    } else {
         stand_again(claim);
+        lane_fetch_over(claim);
+    }
     return true;
+}
+
+/* In front of its line; its large body does not wait with it, for that is room in a budget of the whole worker. */
+static void wait_for(struct claim *claim, int64_t delay_ms)
+{
+    claim_move(claim, CLAIM_WAITING);
+    if (claim->part->lost) {
+        drop(claim);
+    } else if (claim->part->leaving || !claim->key) {
+        lane_return(claim);
+    } else {
+        lane_fetch_over(claim);
+        claim_set_timer(claim, delay_ms, on_backoff_over);
+    }
+}
+
+void lane_fetch_again(struct claim *claim)
+{
+    wait_for(claim, FETCH_AGAIN_MS);
 }
 
 void lane_wait(struct claim *claim)
 {
     struct store_outcome *outcome = &claim->outcome;
-    claim_move(claim, CLAIM_WAITING);
-    if (claim->part->lost) {
-        drop(claim);
-        return;
-    }
-    if (claim->part->leaving || !claim->key) {
-        lane_return(claim);
-        return;
-    }
     outcome->attempt++;
     outcome->message = NULL;
     claim->unwritten = false;
     claim->settle_repeated = claim->timed_out = false;
     job_reset(&claim->job);
-    claim_set_timer(claim, outcome->due_ms - clock_wall_ms(), on_backoff_over);
+    wait_for(claim, outcome->due_ms - clock_wall_ms());
 }
 
 /* ---- partitions ---- */
@@ -374,7 +389,7 @@ static void let_idle_go(struct lane_part *part, void (*let_go)(struct claim *))
     part->in_cycle++; /* stays while its claims go */
     for (claim = TAILQ_FIRST(&part->claims); claim; claim = next) {
         next = TAILQ_NEXT(claim, in_part);
-        if (claim->state == CLAIM_READY || claim->state == CLAIM_WAITING) {
+        if (claim->state == CLAIM_READY || claim->state == CLAIM_WAITING || claim->fetch_waits) {
             claim_cancel_timer(claim);
             let_go(claim);
         }

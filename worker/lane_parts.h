@@ -29,7 +29,7 @@ bool lane_make_children(struct claim *claim);
 
 /* lane_fetched follows. */
 void lane_fetch(struct claim *claim);
-/* The claim gives its part of the budget back. */
+/* The claim does without its body, or waits for none any more: its part of the budget is free. */
 void lane_fetch_over(struct claim *claim);
 /* Room in the budget, or the links changed: goes on with what waits; a drain gives it back to its queue. */
 void lane_fetch_next(struct worker *worker);
@@ -66,8 +66,11 @@ void lane_published(struct claim *claim);
 void lane_line_up(struct claim *claim);
 /* The next one of its key may run. Harmless for other claims and when said twice. */
 void lane_turn_over(struct claim *claim);
-/* Its large body came so late that the lease may be another's: it waits in its line, or is dropped. False: it may run. */
+/* Its large body came so late that the lease is given up, or may be another's: it goes back, waits in its line, or is dropped. False: it
+ * may run. */
 bool lane_stands_back(struct claim *claim);
+/* Its large body did not come: it keeps its place and tries again soon. */
+void lane_fetch_again(struct claim *claim);
 /* Its attempt failed and is recorded: it keeps its key and runs again when its backoff is over. */
 void lane_wait(struct claim *claim);
 /* Its settle was refused though it has no end: it was the repeat of a retry that is recorded, or the lease is lost. `attempt`: the one

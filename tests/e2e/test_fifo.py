@@ -32,6 +32,8 @@ def fleet(receiver):
         echo_item("Slow", delay=20, partitions=PARTITIONS, **fifo),
         echo_item("Long", delay=10000, **fifo),
         echo_item("Twice", fail_attempts=1, partitions=4, retry=RETRY, **fifo),
+        item("Late", "HTTPSender", {"url": receiver.url, "timeout": 20000}, messaging_pattern="concurrent_async",
+             retry={"max_attempts": 3, "backoff": 40000, "max_backoff": 40000}, **fifo),
         item("Sender", "HTTPSender", {"url": receiver.url, "timeout": 20000}, partitions=8, retry=RETRY, **fifo),
         mllp=["ByPath"],
     )
@@ -193,6 +195,18 @@ def test_retries_keep_the_order(fleet):
     fleet.wait_empty(60)
     assert {run.attempt for run in runs(fleet, "Twice")} == {2}
     check_key_order(fleet, "Twice")
+
+
+def test_waiting_heads_hold_no_room_for_large_bodies(fleet, receiver):
+    """What they had fetched would fill their worker's budget of 64 MiB for as long as they wait."""
+    receiver.judge = lambda headers, body, times: 503 if len(body) > 1 << 20 and times < 1 else 200
+    heads = [fleet.accept("Late", bytes([number]) * (14 << 20)) for number in range(4)]
+    retried = lambda: sum(fleet.metric(worker, "hie_messages_retried_total", "Late") for worker in fleet.workers)
+    wait_until(lambda: retried() == len(heads), "all have failed once")
+    ids = [keyed(fleet, "ByPath", f"large {number}", bytes(100000)) for number in range(12)]
+    for id_ in ids:
+        fleet.wait_completed(id_, timeout=8)
+    assert not any(fleet.message(id_)["status"] == "completed" for id_ in heads), "they still wait"
 
 
 # ---- partitions and their owners ------------------------------------------------------------------------------
