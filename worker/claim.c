@@ -80,7 +80,7 @@ void claim_free(struct claim *claim)
     free(claim->children);
     queue_claimed_unref(claim->claimed);
     free(claim);
-    lane_pump(lane);
+    lane_slot_is_free(lane);
 }
 
 void claim_move(struct claim *claim, enum claim_state to)
@@ -91,7 +91,7 @@ void claim_move(struct claim *claim, enum claim_state to)
     if (from == CLAIM_RUNNING) {
         TAILQ_REMOVE(&lane->running, claim, running);
         lane->running_count--;
-        lane_pump(lane); /* a slot is free */
+        lane_slot_is_free(lane);
     }
     lane->starting += is_starting(to);
     lane->starting -= is_starting(from);

@@ -37,6 +37,8 @@ struct executor_ops {
      * that may take is the mode's: async and thread_pool wait for the handler, whose thread may be blocked; a child process that
      * does not give up within a second is ended. False: its handler cannot be asked, its late end counts. */
     bool (*cancel)(struct executor *, struct job *job);
+    /* Another one takes its place: it ends its jobs, and says nothing in readiness any more. NULL: it never does. */
+    void (*retire)(struct executor *);
     /* Jobs that have not ended end with ERR_CANCELLED first. A thread that is blocked in its handler cannot be ended, and what it works
      * on must not be freed under it: if there still is one after two seconds the whole program ends here, with
      * env->exit_code. So free an executor with such jobs at the end of the program only. */

@@ -94,9 +94,19 @@ static void on_calm(void *arg)
         forget_deaths(pool);
 }
 
-static void count_children(struct executor_processes *pool)
+/* A reload's two pools of one item share the series. */
+static void add_child(struct executor_processes *pool, struct child_process *child)
 {
-    metric_set(pool->children_metric, (double)pool->count);
+    TAILQ_INSERT_TAIL(&pool->children, child, entry);
+    pool->count++;
+    metric_add(pool->children_metric, 1);
+}
+
+static void remove_child(struct executor_processes *pool, struct child_process *child)
+{
+    TAILQ_REMOVE(&pool->children, child, entry);
+    pool->count--;
+    metric_add(pool->children_metric, -1);
 }
 
 /* ---- jobs ---- */
@@ -245,10 +255,8 @@ static void on_over(void *arg, struct child_process *child, struct job *job, con
     struct executor_processes *pool = arg;
     struct err error = *why;
     if (child_process_is_reaped(child)) {
-        TAILQ_REMOVE(&pool->children, child, entry);
-        pool->count--;
+        remove_child(pool, child);
         pool->owed++;
-        count_children(pool);
         if (child->lost_in == CHILD_STARTING)
             start_failed(pool, error.text);
         else if (!child->expected)
@@ -275,10 +283,8 @@ static bool start_child(struct executor_processes *pool)
         start_failed(pool, err.text);
         return false;
     }
-    TAILQ_INSERT_TAIL(&pool->children, child, entry);
-    pool->count++;
+    add_child(pool, child);
     pool->starting++;
-    count_children(pool);
     if (pool->owed) {
         pool->owed--;
         metric_add(pool->restarts_metric, 1);
@@ -329,7 +335,7 @@ static void dismiss_all(struct executor_processes *pool)
             next = TAILQ_NEXT(child, entry);
             if (!child_process_left(child, clock_mono_us() > until_us))
                 continue;
-            TAILQ_REMOVE(&pool->children, child, entry);
+            remove_child(pool, child);
             child_process_free(child);
         }
         if (clock_mono_us() > until_us + LEAVE_MS * 1000)
@@ -338,7 +344,7 @@ static void dismiss_all(struct executor_processes *pool)
             nanosleep(&(struct timespec){.tv_nsec = LEAVE_TICK_US * 1000}, NULL);
     }
     while ((child = TAILQ_FIRST(&pool->children))) {
-        TAILQ_REMOVE(&pool->children, child, entry);
+        remove_child(pool, child);
         child_process_free(child);
     }
 }
@@ -354,6 +360,14 @@ static void take_jobs(struct executor_processes *pool, struct job_list *jobs)
             TAILQ_INSERT_TAIL(jobs, child->job, waiting);
     }
     TAILQ_CONCAT(jobs, &pool->waiting, waiting);
+}
+
+static void retire(struct executor *executor)
+{
+    struct executor_processes *pool = of(executor);
+    if (pool->shown && pool->env.health)
+        health_clear(pool->env.health, pool->name);
+    pool->env.health = NULL;
 }
 
 static void executor_processes_free(struct executor *executor)
@@ -373,14 +387,12 @@ static void executor_processes_free(struct executor *executor)
     loop_task_done(&pool->staff);
     loop_timer_done(&pool->rest);
     loop_timer_done(&pool->calm);
-    metric_set(pool->children_metric, 0);
-    if (pool->shown && pool->env.health)
-        health_set(pool->env.health, pool->name, true, "");
+    retire(executor);
     free(pool);
 }
 
 static const struct executor_ops ops = {
-    .start = start, .cancel = cancel, .free = executor_processes_free};
+    .start = start, .cancel = cancel, .retire = retire, .free = executor_processes_free};
 
 struct executor *executor_processes_new(const struct executor_env *env, const struct item *item)
 {

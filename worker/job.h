@@ -43,8 +43,8 @@ void job_init(struct job *job);
 void job_clear(struct job *job);
 /* Forgets what was made of it, for the next attempt. */
 void job_reset(struct job *job);
-/* Adds to `sent`, copies nothing. */
-void job_add_sent(struct job *job, const struct item *target, struct slice content_type,
+/* Adds to `sent`, copies nothing. False: no entry has room for such a content type. */
+bool job_add_sent(struct job *job, const struct item *target, struct slice content_type,
                   struct body body);
 
 #endif

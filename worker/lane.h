@@ -5,7 +5,8 @@
  *      ▲                                  │ nothing there                            CLAIMING at once when the
  *      └──────────────────────────────────┘                                          claim was full
  *
- * A claim asks for no more than there are free slots, unless the item's handler never waits: then it asks for a batch. A
+ * A claim asks for no more than there are free slots, also with what a claim or take-over under way may bring and what a lane that
+ * retires still holds of them, unless the item's handler never waits: then it asks for a batch. A
  * claim that finds less than it asked for has registered this worker as idle, so the next enqueue wakes it: nobody
  * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries.
  *
@@ -54,7 +55,7 @@ struct lane {
     unsigned state;
     bool woken;         /* there is something to claim, or may be */
     bool hungry;        /* there was more than slots, or no slot */
-    bool taking;        /* under way */
+    size_t taking;      /* entries that the take-over under way asked for; 0: none is */
     unsigned promoting; /* calls under way */
     size_t asked;       /* entries that the last claim asked for */
     unsigned claimed_in,
@@ -64,7 +65,8 @@ struct lane {
     TAILQ_HEAD(, claim) claims;
     TAILQ_HEAD(, claim) running; /* by start */
     size_t held, starting, fetching, running_count;
-    unsigned failures[BATCH_COUNT]; /* of publications, in a row */
+    unsigned failures[BATCH_COUNT]; /* of starts, in a row */
+    bool repeats[BATCH_COUNT];      /* what failed and is put back; not yet one of `failures` */
     struct batcher batches[BATCH_COUNT];
     struct loop_task pump;
     struct loop_timer sweep, timeouts, due, again;
@@ -72,7 +74,7 @@ struct lane {
     struct lane_fifo *fifo; /* NULL: it is not fifo */
     struct {
         struct metric *completed[4]; /* by enum store_end */
-        struct metric *retried, *in_flight, *superseded, *taken_over;
+        struct metric *retried, *in_flight, /* a reload's two lanes of one item share it */ *superseded, *taken_over;
         struct histogram *process_seconds, *end_to_end_seconds;
     } metrics;
 };
@@ -88,6 +90,8 @@ void lane_close(struct lane *lane);
 void lane_done(struct lane *lane);
 /* Looks for something to claim in a later loop turn. */
 void lane_pump(struct lane *lane);
+/* One of its `concurrency` is free: for itself, or for the lane that takes its place. */
+void lane_slot_is_free(struct lane *lane);
 /* Something waits, or may wait, in that partition. */
 void lane_wake(struct lane *lane, unsigned partition);
 /* May it claim? */

@@ -21,9 +21,9 @@ size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
 
 /* ---- lane_children.c ---- */
 
-/* What the job sent, as rows of the outcome and entries of queues. False: one is too large for a queue, and its parent keeps nothing in
- * the store. */
-bool lane_make_children(struct claim *claim);
+/* What the job sent, as rows of the outcome and entries of queues. False with `err`: one is too large for a queue, and its parent keeps
+ * nothing in the store. */
+bool lane_make_children(struct claim *claim, struct err *err);
 
 /* ---- lane_fetch.c: large bodies come from the store, within a budget of bytes for the whole worker ---- */
 
@@ -45,7 +45,8 @@ void lane_promote_at(struct lane *lane, int64_t due_ms);
 
 void lane_batches_init(struct lane *lane);
 void lane_batches_done(struct lane *lane);
-void lane_batches_hold(struct lane *lane, bool held);
+/* Redis came or went: what failed before may have failed for that. */
+void lane_batches_link_changed(struct lane *lane);
 
 /* ---- lane_publish.c ---- */
 

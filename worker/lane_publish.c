@@ -38,12 +38,11 @@ void lane_return(struct claim *claim)
 
 /* ---- children ---- */
 
-static void publish_child(struct claim *claim, size_t at, const struct store_message *message,
-                          bool logged)
+static void publish_child(struct claim *claim, size_t at, const struct store_message *message)
 {
     struct worker *worker = claim->lane->worker;
     struct lane *lane = worker_route(worker, message->item, message->version);
-    if (!lane && !logged)
+    if (!lane && claim->unrecorded)
         lane = worker_lane(worker, message->item);
     if (!lane)
         return; /* it waits in the WAL: for its queue to open, or for its item to come back */
@@ -65,7 +64,7 @@ static void publish_children(struct claim *claim)
 {
     claim->published = mem_array(claim->child_count, sizeof(*claim->published));
     for (size_t i = 0; i < claim->child_count; i++)
-        publish_child(claim, i, &claim->children[i], i < claim->outcome.child_count);
+        publish_child(claim, i, &claim->children[i]);
 }
 
 /* ---- replies ---- */
@@ -217,7 +216,7 @@ static void copy_child(struct claim *claim, size_t at, const struct store_messag
     message.meta = arena_copy(&claim->job.arena, row->meta);
     struct slice body = arena_copy(&claim->job.arena, body_slice(row->body));
     message.body = body_of(body.ptr, body.len);
-    publish_child(claim, at, &message, true);
+    publish_child(claim, at, &message);
 }
 
 static void publish_again(struct claim *claim, const struct store_unfinished *rows, size_t count)

@@ -23,6 +23,12 @@ static void start_or_line_up(struct claim *claim)
         lane_start(claim);
 }
 
+/* Where the log does not have all of an item's messages, their order is that of the stream. */
+static void set_seq(struct claim *claim, int64_t seq)
+{
+    claim->seq = claim->lane->item->persistence.wal_enabled ? seq : 0;
+}
+
 /* ---- a row of a message that the store does not have ---- */
 
 /* In the claim's memory, until its job is begun anew. */
@@ -126,18 +132,6 @@ void lane_refused(struct claim *claim)
     settler_add(&claim->lane->worker->settler, claim);
 }
 
-static void ended_well(struct claim *claim)
-{
-    claim->outcome.end = STORE_COMPLETED;
-    claim->outcome.error = NULL;
-    claim->outcome.reply = claim->job.reply;
-    claim->outcome.reply_content_type = claim->job.reply_content_type;
-    if (lane_make_children(claim))
-        settle(claim);
-    else
-        bury(claim, "a message that it sends is too large for an item without persistence");
-}
-
 /* Exponential, capped; half of it is random, so that what failed together does not return together. */
 static int64_t backoff_ms(const struct item *item, int attempt)
 {
@@ -192,12 +186,25 @@ static void failed(struct claim *claim, const struct err *error)
     retry_or_bury(claim, error_class_of(code) == ERROR_RETRY, (int)item->retry.max_attempts);
 }
 
+static void ended_well(struct claim *claim)
+{
+    struct err err;
+    claim->outcome.end = STORE_COMPLETED;
+    claim->outcome.error = NULL;
+    claim->outcome.reply = claim->job.reply;
+    claim->outcome.reply_content_type = claim->job.reply_content_type;
+    if (lane_make_children(claim, &err))
+        settle(claim);
+    else
+        failed(claim, &err);
+}
+
 void lane_job_ended(struct job *job, const struct err *error)
 {
     struct claim *claim = claim_of_job(job);
     struct lane *lane = claim->lane;
     histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
-    metric_set(lane->metrics.in_flight, (double)(lane->running_count - 1));
+    metric_add(lane->metrics.in_flight, -1);
     claim_cancel_timer(claim);
     if (error)
         failed(claim, error);
@@ -228,7 +235,7 @@ static void run(struct claim *claim)
     claim_move(claim, CLAIM_RUNNING);
     claim->started_us = clock_mono_us();
     claim->outcome.started_us = clock_wall_us();
-    metric_set(lane->metrics.in_flight, (double)lane->running_count);
+    metric_add(lane->metrics.in_flight, 1);
     if (!lane->immediate && !loop_timer_pending(&lane->timeouts))
         loop_timer_set(&lane->timeouts, lane->item->timeout_ms);
     int64_t deadline_ms = deadline_of(claim);
@@ -316,7 +323,7 @@ static void on_adopted(void *arg, const struct err *err)
     struct adoption *adoption = arg;
     for (size_t i = 0; i < adoption->count; i++) {
         struct claim *claim = adoption->claims[i];
-        claim->seq = adoption->rows[i]->seq;
+        set_seq(claim, adoption->rows[i]->seq);
         if (err->code != ERR_NONE)
             lane_return(claim); /* claimed again after a rest */
         else if (adoption->rows[i]->error != ERR_NONE)
@@ -393,7 +400,7 @@ static void on_looked_up(void *arg, const struct err *err)
         if (!claim->settle_repeated) {
             claim->outcome.run = row->run;
             claim->outcome.attempt = row->attempt;
-            claim->seq = row->seq;
+            set_seq(claim, row->seq);
         }
         if (err->code != ERR_NONE && !claim->settle_repeated) {
             lane_return(claim);

@@ -49,11 +49,6 @@ struct lane *worker_route(struct worker *worker, const char *item_id, int64_t ve
     return NULL;
 }
 
-bool worker_has_queue(const struct worker *worker, const char *item_id)
-{
-    return !worker->fleet || fleet_route(worker->fleet, item_id, worker->production->version);
-}
-
 static size_t held(const struct worker *worker)
 {
     const struct lane *lane;
@@ -98,21 +93,22 @@ static void links_changed(struct worker *worker)
     lane_fetch_next(worker);
 }
 
-/* A heartbeat or a farewell that failed: the next heartbeat comes soon, what is not said lapses. */
-static void on_told(void *arg, const struct err *err)
+static void on_beaten(void *arg, const struct err *err)
 {
-    (void)arg;
-    (void)err;
+    char *item_names = arg;
+    (void)err; /* the next one comes soon */
+    free(item_names);
 }
 
 static void beat(void *arg)
 {
     struct worker *worker = arg;
     loop_timer_set(&worker->heartbeat, HEARTBEAT_MS);
-    if (worker->queue_up && !worker->draining)
-        worker->queue->ops->heartbeat(worker->queue, worker->id, worker->host, getpid(),
-                                      worker->item_names, (int64_t)held(worker), HEARTBEAT_TTL_MS,
-                                      on_told, NULL);
+    if (!worker->queue_up || worker->draining)
+        return;
+    char *item_names = mem_strdup(worker->item_names); /* a reload makes others meanwhile */
+    worker->queue->ops->heartbeat(worker->queue, worker->id, worker->host, getpid(), item_names,
+                                  (int64_t)held(worker), HEARTBEAT_TTL_MS, on_beaten, item_names);
 }
 
 static void on_queue_up(void *arg, bool fresh)
@@ -177,6 +173,13 @@ static void on_fatal(void *arg, const struct err *err)
 }
 
 /* ---- drain ---- */
+
+/* A farewell that failed: what is not said lapses. */
+static void on_told(void *arg, const struct err *err)
+{
+    (void)arg;
+    (void)err;
+}
 
 /* Leaves the idle workers and, where nothing is in hand, the groups. */
 static void leave(struct worker *worker)

@@ -62,8 +62,6 @@ void worker_done(struct worker *worker);
 struct lane *worker_lane(struct worker *worker, const char *item_id);
 /* The lane whose queue a message belongs into that was accepted under `version`; NULL: it waits in the WAL, or belongs nowhere. */
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version);
-/* Whether what is accepted now belongs into a queue now. */
-bool worker_has_queue(const struct worker *worker, const char *item_id);
 /* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
 void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
 /* May lanes claim? */

@@ -166,6 +166,21 @@ START_TEST(they_are_as_many_as_are_busy_at_once)
 }
 END_TEST
 
+/* A reload's: the new one is there before the old one goes. */
+START_TEST(what_takes_its_place_keeps_its_series)
+{
+    open_item(0);
+    ends_with("echo", ERR_NONE, "");
+    struct executor *before = executor;
+    open_item(0);
+    ends_with("echo", ERR_NONE, "");
+    ck_assert(metric_is("hie_children", 2));
+    before->ops->retire(before);
+    before->ops->free(before);
+    ck_assert(metric_is("hie_children", 1));
+}
+END_TEST
+
 START_TEST(a_crash_loop_is_slowed_and_is_over_with_a_good_end)
 {
     open_item(0);
@@ -330,6 +345,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, one_that_does_not_give_up_is_ended);
     tcase_add_test(tests, an_idle_one_that_dies_costs_no_job);
     tcase_add_test(tests, they_are_as_many_as_are_busy_at_once);
+    tcase_add_test(tests, what_takes_its_place_keeps_its_series);
     tcase_add_test(tests, a_crash_loop_is_slowed_and_is_over_with_a_good_end);
     tcase_add_test(tests, one_that_refuses_pauses_its_lane);
     tcase_add_test(tests, they_start_again_when_they_can);

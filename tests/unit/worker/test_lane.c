@@ -17,7 +17,10 @@ static const char yaml[] =
     "     retry: {max_attempts: 2, backoff: 10, max_backoff: 20}, settings: {delay: 30}}\n"
     "  - {id: Fast, class: Echo, queue_type: unordered, settings: {reject_matching: MSH}}\n"
     "  - {id: Stuck, class: Echo, queue_type: unordered, concurrency: 2, timeout: 50, settings: "
-    "{delay: 60000}}\n";
+    "{delay: 60000}}\n"
+    "  - {id: Mixed, class: HL7RoutingEngine, queue_type: unordered, settings: {default: Loose}}\n"
+    "  - {id: Loose, class: HL7RoutingEngine, queue_type: unordered, persistence: {mode: none},\n"
+    "     settings: {default: Fast}}\n";
 
 static struct worker worker;
 static struct production *production;
@@ -29,14 +32,20 @@ static struct lane *lane(const char *id)
     return worker_lane(&worker, id);
 }
 
-static void setup(void)
+static struct production *parse(void)
 {
     struct diagnostics diagnostics;
-    struct err err;
-    production = production_parse(slice_text(yaml), &diagnostics);
+    struct production *parsed = production_parse(slice_text(yaml), &diagnostics);
     diagnostics_print(&diagnostics, "test");
     diagnostics_done(&diagnostics);
-    ck_assert_ptr_nonnull(production);
+    ck_assert_ptr_nonnull(parsed);
+    return parsed;
+}
+
+static void setup(void)
+{
+    struct err err;
+    production = parse();
     fake_store_init(&store);
     fake_queue_init(&queue);
     worker = (struct worker){.production = production,
@@ -142,6 +151,25 @@ START_TEST(children_enter_before_the_parent_is_finished)
 }
 END_TEST
 
+/* The lane is of an older version than the one under which the handler ended; that one goes before the settle. */
+START_TEST(children_outlive_the_version_they_were_made_under)
+{
+    struct uuid id = uuid_new(5000);
+    struct err away = {.code = ERR_UNAVAILABLE};
+    worker.production = parse();
+    claim("Router", &id, 1, 1);
+    fake_store_answer(settled(), &away); /* it is encoded anew below */
+    production_free(worker.production);
+    worker.production = production;
+    struct fake_store_call *settle = settled();
+    ck_assert_str_eq(settle->outcomes[0]->children[0].item, "Slow");
+    record(settle, true);
+    struct fake_queue_call *enqueue = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_str_eq(enqueue->name.item, "Slow");
+    fake_queue_answer_depth(enqueue, &fake_ok, 1);
+}
+END_TEST
+
 START_TEST(claims_no_more_than_free_slots)
 {
     struct uuid ids[2] = {uuid_new(5000), uuid_new(5000)};
@@ -167,6 +195,32 @@ START_TEST(claims_no_more_than_free_slots)
     ck_assert_uint_le(next->count, 2);
     fake_queue_answer_claim(next, NULL, 0);
     record(settle, true);
+}
+END_TEST
+
+/* The oldest of that kind for the lane of `id`; NULL: there is none. */
+static struct fake_queue_call *call_for(enum fake_queue_op op, const char *id)
+{
+    struct fake_queue_call *call;
+    TAILQ_FOREACH(call, &queue.calls, link)
+    {
+        if (call->op == op && strcmp(call->name.item, id) == 0)
+            break;
+    }
+    return call;
+}
+
+START_TEST(a_take_over_leaves_room_for_a_claim_under_way)
+{
+    struct uuid ids[2] = {uuid_new(5000), uuid_new(5000)};
+    struct fake_queue_call *call = claim_of("Slow");
+    RUN_LOOP_UNTIL(worker.loop, call_for(FAKE_PROMOTE, "Slow")); /* the sweep */
+    run_loop_turns(worker.loop);
+    ck_assert_ptr_null(call_for(FAKE_TAKEOVER, "Slow"));
+    fake_queue_answer_claim(call, ids, 1);
+    run_loop_turns(worker.loop);
+    RUN_LOOP_UNTIL(worker.loop, call_for(FAKE_TAKEOVER, "Slow"));
+    ck_assert_uint_eq(call_for(FAKE_TAKEOVER, "Slow")->count, 1);
 }
 END_TEST
 
@@ -226,6 +280,78 @@ START_TEST(poison_is_not_run_again)
     struct fake_store_call *settle = settled();
     ck_assert_int_eq(settle->outcomes[0]->end, STORE_DEAD_LETTERED);
     record(settle, true);
+}
+END_TEST
+
+START_TEST(children_of_a_parent_with_rows_are_rows)
+{
+    struct uuid id = uuid_new(5000);
+    struct meta meta;
+    struct err err;
+    claim("Mixed", &id, 1, 1);
+    struct fake_store_call *settle = settled();
+    ck_assert_uint_eq(settle->outcomes[0]->child_count, 1); /* though Loose keeps nothing */
+    ck_assert_int_eq(meta_unpack(settle->outcomes[0]->children[0].meta, &meta, &err), 0);
+    ck_assert(meta.in_wal);
+    record(settle, true);
+}
+END_TEST
+
+/* One of an item that keeps nothing, whose child then waits to be enqueued. */
+static struct fake_queue_call *claim_loose(const struct uuid *id)
+{
+    fake_queue_answer_claim(claim_of("Loose"), id, 1);
+    run_loop_turns(worker.loop);
+    return fake_queue_take(&queue, FAKE_ENQUEUE);
+}
+
+static struct fake_queue_call *next_enqueue(void)
+{
+    struct fake_queue_call *call = NULL;
+    RUN_LOOP_UNTIL(worker.loop, call || (call = fake_queue_find(&queue, FAKE_ENQUEUE)));
+    return call;
+}
+
+START_TEST(children_without_rows_are_never_given_up)
+{
+    struct uuid id = uuid_new(5000);
+    struct err full = {.code = ERR_UNAVAILABLE, .text = "redis answered OOM"};
+    struct fake_queue_call *enqueue = claim_loose(&id);
+    for (int i = 0; i < 13; i++) {
+        fake_queue_answer_depth(enqueue, &full, 0);
+        enqueue = next_enqueue();
+        ck_assert_ptr_null(fake_queue_find(&queue, FAKE_FINISH));
+    }
+    ck_assert(!health_ready(worker.health));
+    fake_queue_answer_depth(enqueue, &fake_ok, 1);
+    run_loop_turns(worker.loop);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &fake_ok);
+    ck_assert_uint_eq(lane("Loose")->held, 0);
+}
+END_TEST
+
+static void break_link(void)
+{
+    for (int up = 0; up <= 1; up++) {
+        worker.queue_up = up;
+        for (size_t i = 0; i < production->item_count; i++)
+            lane_links_changed(worker.lanes[i]);
+    }
+    run_loop_turns(worker.loop);
+}
+
+START_TEST(a_broken_link_is_no_reason_to_give_up)
+{
+    struct uuid id = uuid_new(5000);
+    struct err lost = {.code = ERR_OUTCOME_UNKNOWN};
+    claim("Router", &id, 1, 1);
+    record(settled(), true);
+    for (int i = 0; i < 20; i++) {
+        fake_queue_answer_depth(fake_queue_take(&queue, FAKE_ENQUEUE), &lost, 0);
+        fake_queue_answer_depth(fake_queue_take(&queue, FAKE_ENQUEUE), &lost, 0);
+        break_link();
+    }
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_FINISH));
 }
 END_TEST
 
@@ -437,7 +563,7 @@ START_TEST(nothing_is_claimed_while_a_link_is_down)
     lane_links_changed(slow);
     lane_wake(slow, 0);
     run_loop_turns(worker.loop);
-    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_QUEUE_CLAIM));
+    ck_assert(!lane_is_claiming(slow));
 }
 END_TEST
 
@@ -477,7 +603,9 @@ int main(void)
     TCase *cases = tcase_create("lane");
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, children_enter_before_the_parent_is_finished);
+    tcase_add_test(cases, children_outlive_the_version_they_were_made_under);
     tcase_add_test(cases, claims_no_more_than_free_slots);
+    tcase_add_test(cases, a_take_over_leaves_room_for_a_claim_under_way);
     tcase_add_test(cases, a_final_error_is_a_dead_letter);
     tcase_add_test(cases, a_timeout_is_retried_then_buried);
     tcase_add_test(cases, the_last_attempt_is_a_dead_letter);
@@ -487,6 +615,9 @@ int main(void)
     tcase_add_test(cases, large_bodies_wait_for_room);
     tcase_add_test(cases, a_repeated_settle_finds_its_end);
     tcase_add_test(cases, a_key_of_the_wrong_type_does_not_stop_the_lane);
+    tcase_add_test(cases, children_of_a_parent_with_rows_are_rows);
+    tcase_add_test(cases, children_without_rows_are_never_given_up);
+    tcase_add_test(cases, a_broken_link_is_no_reason_to_give_up);
     tcase_add_test(cases, everything_is_renewed_when_redis_is_back);
     tcase_add_test(cases, a_superseded_end_publishes_nothing);
     tcase_add_test(cases, what_has_its_end_is_not_run_again);

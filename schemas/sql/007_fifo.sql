@@ -1,5 +1,9 @@
 -- Who owns which partition of a fifo item. Explained in schemas/sql.md.
 
+-- What comes before: asked by partition.
+CREATE INDEX stragglers_by_partition ON hie.stragglers (item, pattern, partition, seq) WHERE partition IS NOT NULL;
+CREATE INDEX accepted_by_partition ON hie.accepted (item, pattern, partition, seq) WHERE partition IS NOT NULL;
+
 -- Live workers. A worker's leases live as long as its row here: one write a second renews them all.
 CREATE TABLE hie.partition_workers (
     worker     text        PRIMARY KEY,
