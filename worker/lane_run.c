@@ -203,9 +203,13 @@ void lane_job_ended(struct job *job, const struct err *error)
 {
     struct claim *claim = claim_of_job(job);
     struct lane *lane = claim->lane;
-    histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
     metric_add(lane->metrics.in_flight, -1);
     claim_cancel_timer(claim);
+    if (job->unstarted) {
+        lane_return(claim);
+        return;
+    }
+    histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
     if (error)
         failed(claim, error);
     else

@@ -154,6 +154,17 @@ START_TEST(without_descriptors_there_is_no_executor)
 }
 END_TEST
 
+START_TEST(threads_without_a_job_leave_at_once)
+{
+    open_item(0);
+    test_job_free(test_run("echo"));
+    int64_t begin_ms = clock_mono_ms();
+    while (!executor->ops->leave(executor))
+        test_sleep_ms(1);
+    ck_assert_int_lt(clock_mono_ms() - begin_ms, 1000);
+}
+END_TEST
+
 START_TEST(a_thread_that_never_returns_ends_the_program)
 {
     static const int exit_code = 7;
@@ -186,6 +197,7 @@ int main(void)
     tcase_add_test(tests, a_handler_that_does_not_open_shows_at_once);
     tcase_add_test(tests, too_few_threads_take_turns);
     tcase_add_test(tests, without_descriptors_there_is_no_executor);
+    tcase_add_test(tests, threads_without_a_job_leave_at_once);
     tcase_add_test(tests, a_thread_that_never_returns_ends_the_program);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

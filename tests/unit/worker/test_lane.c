@@ -567,6 +567,27 @@ START_TEST(nothing_is_claimed_while_a_link_is_down)
 }
 END_TEST
 
+static void end_unstarted(struct executor *executor, struct job *job)
+{
+    struct err err = {.code = ERR_UNAVAILABLE};
+    (void)executor;
+    job->unstarted = true;
+    job->ended(job, &err);
+}
+
+START_TEST(what_no_handler_could_be_had_for_goes_back)
+{
+    struct uuid id = uuid_new(5000);
+    static struct executor_ops ops;
+    ops = *lane("Slow")->executor->ops;
+    ops.start = end_unstarted;
+    lane("Slow")->executor->ops = &ops;
+    claim("Slow", &id, 1, 2); /* of two */
+    fake_queue_answer(fake_queue_take(&queue, FAKE_HAND_BACK), &fake_ok);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+}
+END_TEST
+
 START_TEST(a_drain_hands_back_what_was_not_started)
 {
     struct uuid id = uuid_new(5000);
@@ -625,6 +646,7 @@ int main(void)
     tcase_add_test(cases, a_settle_that_failed_is_repeated);
     tcase_add_test(cases, a_finish_that_failed_is_repeated);
     tcase_add_test(cases, nothing_is_claimed_while_a_link_is_down);
+    tcase_add_test(cases, what_no_handler_could_be_had_for_goes_back);
     tcase_add_test(cases, a_drain_hands_back_what_was_not_started);
     tcase_add_test(cases, what_still_runs_at_the_end_of_a_drain_goes_back);
     suite_add_tcase(suite, cases);
