@@ -57,8 +57,6 @@ static size_t smaller(size_t a, size_t b)
 static size_t room(const struct lane *lane)
 {
     size_t most = QUEUE_BATCH_MAX, held = lane->held + coming(lane);
-    if (lane->executor && lane->executor->paused)
-        return 0; /* the sweep looks again */
     if (!lane->immediate) {
         size_t used = used_slots(lane), concurrency = (size_t)lane->item->concurrency;
         most = smaller(most, used < concurrency ? concurrency - used : 0);
@@ -122,6 +120,8 @@ bool lane_may_claim(const struct lane *lane)
     bool needs_store = lane->item->persistence.wal_enabled || lane->item->persistence.store_enabled;
     if (!lane->runs || !lane->open || !worker->queue_up || worker->draining)
         return false;
+    if (lane->executor && lane->executor->paused)
+        return false; /* the sweep looks again */
     return (worker->store_up || !needs_store) && (!worker->fleet || fleet_joined(worker->fleet));
 }
 

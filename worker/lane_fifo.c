@@ -195,6 +195,8 @@ void lane_line_leave(struct claim *claim)
 static bool has_slot(const struct lane *lane)
 {
     size_t used = lane->running_count + lane->fetching;
+    if (!lane->executor || lane->executor->paused)
+        return false;
     return lane->immediate || used < (size_t)lane->item->concurrency;
 }
 
