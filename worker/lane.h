@@ -74,7 +74,8 @@ struct lane {
     struct lane_fifo *fifo; /* NULL: it is not fifo */
     struct {
         struct metric *completed[4]; /* by enum store_end */
-        struct metric *retried, *in_flight, /* a reload's two lanes of one item share it */ *superseded, *taken_over;
+        struct metric *retried, *in_flight,
+            /* a reload's two lanes of one item share it */ *superseded, *taken_over;
         struct histogram *process_seconds, *end_to_end_seconds;
     } metrics;
 };

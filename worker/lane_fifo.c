@@ -264,10 +264,16 @@ static void on_backoff_over(void *arg)
     stand_again(arg);
 }
 
+bool lane_may_start(const struct claim *claim)
+{
+    const struct lane_part *part = claim->part;
+    return !part || (!part->lost && lane_part_is_sure(part));
+}
+
 bool lane_stands_back(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (!part || (lane_part_is_sure(part) && !part->lost && !part->leaving))
+    if (!part || (lane_may_start(claim) && !part->leaving))
         return false;
     if (part->lost) {
         drop(claim);
@@ -399,13 +405,27 @@ static void let_idle_go(struct lane_part *part, void (*let_go)(struct claim *))
     part->in_cycle--;
 }
 
+/* What they do would be recorded by nobody, and is done once more elsewhere. */
+static void take_running_back(struct lane_part *part)
+{
+    struct claim *claim, *next;
+    for (claim = TAILQ_FIRST(&part->claims); claim; claim = next) {
+        next = TAILQ_NEXT(claim, in_part);
+        if (claim->state == CLAIM_RUNNING)
+            lane_take_back(claim);
+    }
+}
+
 static void lose(struct lane_part *part)
 {
     log_info("partition_lost", LOG_WORD("item", part->lane->item->id),
              LOG_INT("partition", part->number));
     part->lost = true;
     leave_queue(part);
+    part->in_cycle++; /* stays while its claims go */
     let_idle_go(part, drop);
+    take_running_back(part);
+    part->in_cycle--;
     lane_part_settle(part);
 }
 

@@ -13,6 +13,8 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
 /* Runs a claim, or ends it when its time is over, it is malformed, or it has killed too many. */
 void lane_start(struct claim *claim);
 void lane_check_timeouts(void *lane);
+/* Asks its handler to give up: then it goes back to its queue. */
+void lane_take_back(struct claim *claim);
 /* The database refused the data of a good end (a child's, or the reply's): it becomes a dead letter. */
 void lane_refused(struct claim *claim);
 /* Makes claims of what came and looks them up; those that the lane holds already are left out. Returns how many. */
@@ -72,6 +74,8 @@ void lane_turn_over(struct claim *claim);
 bool lane_stands_back(struct claim *claim);
 /* Its large body did not come: it keeps its place and tries again soon. */
 void lane_fetch_again(struct claim *claim);
+/* Its lease is sure. Also for claims of other lanes. */
+bool lane_may_start(const struct claim *claim);
 /* Its attempt failed and is recorded: it keeps its key and runs again when its backoff is over. */
 void lane_wait(struct claim *claim);
 /* Its settle was refused though it has no end: it was the repeat of a retry that is recorded, or the lease is lost. `attempt`: the one
