@@ -3,7 +3,7 @@
  *   a partition:  owned ──store says another's──▶ lost ──nothing in hand──▶ freed
  *                   └──wanted elsewhere, drain──▶ leaving ──nothing in hand──▶ disowning ──▶ freed
  *
- * Looked-up claims stand in the line of their key, by seq. The head of a line runs when the one before it is through: when its handler
+ * Looked-up claims stand in the line of their key: by seq, or, where messages have no row before their end, by their place in the stream. The head of a line runs when the one before it is through: when its handler
  * has ended well, or, where it failed or its class has effects outside, when its end is recorded. A failed head keeps its line
  * and runs again in place. What is left of a lost partition settles nothing: its lease's token is another by then. How
  * claims come in is in fifo_cycle.c. */
@@ -77,11 +77,18 @@ bool lane_is_logged(const struct lane *lane)
     return lane->item->persistence.wal_enabled;
 }
 
-/* By seq, behind its equals; what comes in order is there at once. */
+static bool comes_before(const struct claim *a, const struct claim *b)
+{
+    return lane_is_logged(a->lane)
+               ? a->seq < b->seq
+               : queue_entry_id_compare(a->entry->entry_id, b->entry->entry_id) < 0;
+}
+
+/* Behind its equals; what comes in order is there at once. */
 static void insert_in_line(struct lane_key *key, struct claim *claim)
 {
     struct claim *before = TAILQ_LAST(&key->line, claim_line);
-    while (before && before->seq > claim->seq)
+    while (before && comes_before(claim, before))
         before = TAILQ_PREV(before, claim_line, in_line);
     if (before)
         TAILQ_INSERT_AFTER(&key->line, before, claim, in_line);

@@ -12,7 +12,7 @@ struct lane_key {
     UT_hash_handle hh;                 /* in part->named; not of one without a name */
     TAILQ_ENTRY(lane_key) in_part;     /* in part->keys */
     TAILQ_ENTRY(lane_key) in_runnable; /* in fifo->runnable */
-    struct claim_line line;            /* READY, by seq */
+    struct claim_line line;            /* READY, in order */
     struct claim *busy; /* the one that runs, or whose commit or backoff is waited for */
     bool is_runnable;
     bool no_name;
@@ -75,7 +75,7 @@ bool lane_part_is_sure(const struct lane_part *part);
 void lane_part_clear(struct lane_part *part, int64_t seq);
 /* The store has to be asked: what is in hand, or was, stands behind the gate. */
 bool lane_part_must_look(const struct lane_part *part);
-/* Messages without rows have no seq: their order is the stream's. */
+/* Only messages that have a row before they are in the queue have their order by seq. All others have the stream's. */
 bool lane_is_logged(const struct lane *lane);
 /* A new claim of this part. */
 struct claim *lane_part_claim(struct lane_part *part, struct queue_claimed *claimed,

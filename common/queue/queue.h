@@ -197,6 +197,9 @@ struct queue {
     const struct queue_ops *ops;
 };
 
+/* Below 0: `a` stands before `b` in the stream. Of ids as Redis writes them. */
+int queue_entry_id_compare(const char *a, const char *b);
+
 void queue_claimed_ref(struct queue_claimed *claimed);
 /* Frees it with the last reference. */
 void queue_claimed_unref(struct queue_claimed *claimed);
