@@ -183,20 +183,21 @@ static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t
     if (err->code != ERR_NONE)
         return;
     if (moved && lane->fifo)
-        lane_fifo_sweep(lane);
+        lane_fifo_wake_all(lane);
     else if (moved)
         lane_wake(lane, 0);
     if (next_due_ms >= 0)
         lane_promote_at(lane, next_due_ms);
 }
 
-static void promote_partition(struct lane *lane, unsigned partition)
+void lane_promote(struct lane *lane, unsigned partition)
 {
     lane->promoting++;
     lane->worker->queue->ops->promote(lane->worker->queue, queue_name_of(lane->item, partition),
                                       clock_wall_ms(), QUEUE_BATCH_MAX, on_promoted, lane);
 }
 
+/* Something is due, in whatever partition. */
 static void promote(void *arg)
 {
     struct lane *lane = arg;
@@ -204,21 +205,19 @@ static void promote(void *arg)
     if (lane->promoting || !lane_may_claim(lane))
         return;
     if (!lane->fifo) {
-        promote_partition(lane, 0);
+        lane_promote(lane, 0);
         return;
     }
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
         if (!part->lost)
-            promote_partition(lane, part->number);
+            lane_promote(lane, part->number);
     }
 }
 
 void lane_promote_at(struct lane *lane, int64_t due_ms)
 {
     int64_t delay = due_ms - clock_wall_ms();
-    if (delay > SWEEP_MS * 2)
-        return; /* the sweep comes by in between */
     if (!loop_timer_pending(&lane->due) || due_ms < lane->due_ms) {
         lane->due_ms = due_ms;
         loop_timer_set(&lane->due, delay > 0 ? delay + 1 : 0);
@@ -306,11 +305,11 @@ static void on_sweep(void *arg)
         renew(lane, clock_mono_us(), false);
     if (!lane_may_claim(lane))
         return;
-    promote(lane);
     if (lane->fifo) {
         lane_fifo_sweep(lane);
         return;
     }
+    promote(lane);
     lane_wake(lane, 0);
     /* Idle times count on while Redis is away: everybody renews first. */
     if (clock_mono_us() - lane->worker->queue_up_us > TAKEOVER_IDLE_MS * 1000)

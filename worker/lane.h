@@ -8,7 +8,8 @@
  * A claim asks for no more than there are free slots, also with what a claim or take-over under way may bring and what a lane that
  * retires still holds of them, unless the item's handler never waits: then it asks for a batch. A
  * claim that finds less than it asked for has registered this worker as idle, so the next enqueue wakes it: nobody
- * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries.
+ * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries; a fifo partition, of which there may be thousands, is
+ * swept more slowly (lane_fifo.c).
  *
  *   lane.c           claiming, sweep, life          lane_children.c  what a handler sent, as rows
  *   lane_fifo.c      the same for fifo, in order    lane_publish.c   what follows an end

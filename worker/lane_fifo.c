@@ -19,8 +19,9 @@
 
 #define TURN_MAX 256u      /* claims that one turn of the loop starts */
 #define FETCH_AGAIN_MS 500 /* after a large body that did not come */
-/* A claim of an owner before may be carried out after ours: a command that the network held up. */
-#define INHERIT_SWEEPS 5
+/* A partition is looked at in every tenth sweep. All that comes is told, so what is found then is rare: the signal was lost, a person
+ * added it, or a claim of an owner before was carried out after ours, since the network held it up. */
+#define SWEEPS 10
 
 /* ---- keys ---- */
 
@@ -579,9 +580,22 @@ void lane_fifo_sweep(struct lane *lane)
     fifo->sweeps++;
     TAILQ_FOREACH(part, &fifo->parts, link)
     {
+        part->futile = false;
+        if (part->lost || (fifo->sweeps + part->number) % SWEEPS)
+            continue;
+        part->woken = part->inheriting = true;
+        lane_promote(lane, part->number);
+    }
+    lane_pump(lane);
+}
+
+void lane_fifo_wake_all(struct lane *lane)
+{
+    struct lane_part *part;
+    TAILQ_FOREACH(part, &lane->fifo->parts, link)
+    {
         part->woken = true;
         part->futile = false;
-        part->inheriting |= (fifo->sweeps + part->number) % INHERIT_SWEEPS == 0;
     }
     lane_pump(lane);
 }
@@ -595,7 +609,7 @@ void lane_fifo_link_up(struct lane *lane)
         part->inheriting = true;
         part->look_back = lane_is_logged(lane);
     }
-    lane_fifo_sweep(lane);
+    lane_fifo_wake_all(lane);
 }
 
 void lane_fifo_init(struct lane *lane)
@@ -603,6 +617,7 @@ void lane_fifo_init(struct lane *lane)
     lane->fifo = mem_alloc(sizeof(*lane->fifo));
     TAILQ_INIT(&lane->fifo->parts);
     TAILQ_INIT(&lane->fifo->runnable);
+    lane->fifo->sweeps = (unsigned)random_below(SWEEPS);
     loop_task_init(&lane->fifo->turn, lane->worker->loop, turn, lane);
 }
 

@@ -40,6 +40,8 @@ void lane_fetched(struct claim *claim, bool found);
 
 /* ---- lane.c ---- */
 
+/* Looks for delayed entries that are due. */
+void lane_promote(struct lane *lane, unsigned partition);
 /* A delayed entry falls due then. */
 void lane_promote_at(struct lane *lane, int64_t due_ms);
 
@@ -90,6 +92,8 @@ void lane_fifo_init(struct lane *lane);
 void lane_fifo_pump(struct lane *lane);
 void lane_fifo_wake(struct lane *lane, unsigned partition);
 /* Any partition may have something. */
+void lane_fifo_wake_all(struct lane *lane);
+/* Once a second: looks at some partitions, whether there is something that nobody said. */
 void lane_fifo_sweep(struct lane *lane);
 /* Redis is back: answers that the lost link owed may have been claims. */
 void lane_fifo_link_up(struct lane *lane);
