@@ -338,6 +338,8 @@ static void on_adopted(void *arg, const struct err *err)
             lane_return(claim); /* claimed again after a rest */
         else if (adoption->rows[i]->error != ERR_NONE)
             bury(claim, "the database refused the entry's data");
+        else if (claim->part && !adoption->rows[i]->seq)
+            lane_return(claim); /* it was there already: its seq is still to be asked for */
         else
             start_or_line_up(claim);
     }
