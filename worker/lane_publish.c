@@ -30,6 +30,7 @@ void lane_return(struct claim *claim)
 {
     claim->lane->not_before_us = clock_mono_us() + RETURN_REST_US;
     claim_move(claim, CLAIM_RETURNING);
+    lane_fetch_over(claim);
     lane_gap(claim);
     lane_turn_over(claim);
     batcher_add(&claim->lane->batches[BATCH_RETURN], &claim->batch, 0);

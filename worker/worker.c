@@ -252,6 +252,7 @@ static void on_terminate(void *arg)
     {
         lane_disown(lane);
     }
+    ownership_refresh(&worker->ownership);
     lane_fetch_next(worker);
     loop_timer_set(&worker->drain_timer, 0);
 }

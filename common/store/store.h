@@ -168,6 +168,7 @@ struct store_share {
     const char *item;
     enum messaging_pattern pattern;
     unsigned partitions;
+    bool leaves; /* it takes none any more: those that it has it keeps until it gives them up */
 };
 
 /* A dead letter as the API lists it. Slices and texts are valid during the callback. */
@@ -277,7 +278,8 @@ struct store_ops {
                     const struct store_before *parts, size_t part_count, size_t limit,
                     store_earlier_done *done, void *arg);
     /* fifo: says that this worker lives, renews the leases that it has, and takes its even share of what is free, of these items'
-     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. Leases of items that are not named any
+     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. What it leaves (store_share) it has no share in: all of that is
+     * wanted. Leases of items that are not named any
      * more, and of partitions above an item's count, are given up. A lease is of an item, a pattern and a partition's number,
      * whatever the count, so two versions of a production never own one stream twice. Each item and pattern is named once. */
     void (*own)(struct store *, const char *worker, const struct store_share *shares, size_t count,
