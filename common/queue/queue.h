@@ -134,7 +134,7 @@ struct queue_ops {
     void (*inherit)(struct queue *, struct queue_name, const char *consumer, size_t max,
                     queue_claim_done *done, void *arg);
     /* fifo, by the partition's owner: puts these into its hand, out of turn, from wherever they are; adds those that the queue lacks.
-     * The claim holds those that were not in its hand before. */
+     * The claim holds all of them: who pulls knows again what was in its hand before, and may hold what it does not know of. */
     void (*pull)(struct queue *, struct queue_name, const char *consumer,
                  const struct queue_entry *entries, size_t count, queue_claim_done *done,
                  void *arg);

@@ -14,7 +14,7 @@
 #include "link/redis_link.h"
 #include "queue/queue.h"
 
-#define QUEUE_REDIS_REVISION 5 /* of schemas/redis/hie1-1-base.lua */
+#define QUEUE_REDIS_REVISION 6 /* of schemas/redis/hie1-1-base.lua */
 #define QUEUE_REDIS_GROUP "workers"
 #define QUEUE_REDIS_HEAD 8192u /* bytes of a command's name, keys and single arguments, at most */
 

@@ -16,7 +16,7 @@ Rules that hold for all of them:
 REVISION rises with every change of this text that keeps the interface. A program loads its own text where the server has none
 or an older one. An incompatible change gets the name hie2 and lives beside this one.
 ]]
-local REVISION = 5
+local REVISION = 6
 local GROUP = 'workers'
 local BATCH_MAX = 256
 local DEAD_MAX = 1000
