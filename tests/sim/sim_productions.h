@@ -2,6 +2,7 @@
 #ifndef HIE_SIM_PRODUCTIONS_H
 #define HIE_SIM_PRODUCTIONS_H
 
+#define SIM_ROUTES 2 /* where a router sends each message */
 #define SIM_RETRY "retry: {max_attempts: 4, backoff: 20, max_backoff: 300}, timeout: 2000"
 
 static const char *const sim_productions[] = {
