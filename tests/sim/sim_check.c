@@ -195,6 +195,9 @@ void check_settled(struct pg_row *row, const struct pg_outcome *outcome)
         sim_fail("%s of a fifo item is settled without a lease", sim_name(row->id));
     if (outcome->end == STORE_RETRY)
         return;
+    if (checked->ended_run >= outcome->run)
+        sim_fail("run %d of %s ends twice", outcome->run, sim_name(row->id));
+    checked->ended_run = outcome->run;
     checked->recorded = NULL;
     if (outcome->end == STORE_COMPLETED) {
         checked->recorded = find_run(checked, outcome);
@@ -275,14 +278,17 @@ static size_t children_of(const struct pg_row *parent)
     return count;
 }
 
-static void check_repeats(const struct pg_row *row)
+static void check_repeats(const struct checked *checked)
 {
-    const struct pg_row *other;
-    TAILQ_FOREACH(other, &postgres.accepted, by_seq)
-    {
-        if (other != row && !uuid_is_none(row->dedup_key) &&
-            uuid_equal(row->dedup_key, other->dedup_key))
-            sim_fail("%s and %s are one message sent twice", sim_name(row->id),
+    const struct checked *other;
+    const struct pg_row *row = pg_find(checked->id);
+    if (uuid_is_none(checked->sending.key_of_repeats) || !row || !row->is_accepted)
+        return;
+    for (other = checked->hh.next; other; other = other->hh.next) {
+        row = pg_find(other->id);
+        if (row && row->is_accepted &&
+            uuid_equal(other->sending.key_of_repeats, checked->sending.key_of_repeats))
+            sim_fail("%s and %s are one message sent twice", sim_name(checked->id),
                      sim_name(other->id));
     }
 }
@@ -317,7 +323,6 @@ static void check_row(const struct pg_row *row)
     if (good && row->end != STORE_COMPLETED && !may_be_given_up(checked, row))
         sim_fail("%s, which is good, ended as %d in run %d: %s", sim_name(row->id), (int)row->end,
                  row->run, row->error);
-    check_repeats(row);
     check_children(row);
     /* Without the store a reply goes with its end; an entry that Redis lost leads nobody to publish what has its end. */
     bool kept = checked_item(row->item)->persistence.store_enabled && redis_kept_all();
@@ -350,6 +355,7 @@ void check_all(void)
     const struct pg_row *row;
     for (checked = checked_all; checked; checked = checked->hh.next) {
         row = pg_find(checked->id);
+        check_repeats(checked);
         if (!checked->acknowledged)
             continue;
         if (checked->sending.item->persistence.wal_enabled && (!row || !row->is_accepted))

@@ -20,7 +20,8 @@ void check_end(void);
 struct check_sending {
     const struct item *item;
     int priority;
-    int64_t at_ms; /* when it was taken in, by the clock of who took it */
+    int64_t at_ms;              /* when it was taken in, by the clock of who took it */
+    struct uuid key_of_repeats; /* UUID_NONE: it has none */
     bool by_hand;
     bool good;       /* nothing but the end of its workers can make it fail */
     bool good_again; /* … from its second run on */

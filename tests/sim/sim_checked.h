@@ -22,6 +22,7 @@ struct checked {
     struct check_sending sending;
     bool acknowledged, wants_reply, finished, refused;
     unsigned published, deaths;
+    int ended_run; /* the last one that has its end */
     struct check_run runs[RUNS_MAX];
     size_t run_count;
     const struct check_run *recorded; /* the one that ended its current run */

@@ -156,6 +156,8 @@ static void tell_check(const struct sender *sender, struct uuid id)
     struct check_sending sending = {.item = sender->item,
                                     .priority = sender->by_hand ? 0 : sender->priority,
                                     .at_ms = sim_wall_us() / SIM_MS,
+                                    .key_of_repeats =
+                                        sender->by_hand ? UUID_NONE : sender->key_of_repeats,
                                     .by_hand = sender->by_hand,
                                     .good = good && !sender->time_ms,
                                     .good_again = good_again};
