@@ -3,10 +3,13 @@
 #include "base/bug.h"
 #include "base/mem.h"
 #include "model/item_class.h"
+#include "sim_fleet.h"
 #include "sim_productions.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+
+#define TAKEN_OVER_US (12 * SIM_SECOND) /* so long after a silence its entries may still be taken */
 
 static const char *const end_words[] = {"completed", "dead_lettered", "expired", "cancelled"};
 
@@ -77,7 +80,14 @@ static uint64_t faults_of(const enum sim_fault *faults, size_t count)
 
 static bool redis_kept_all(void)
 {
-    return !sim.faults[SIM_REDIS_FLUSHED] && !sim.faults[SIM_REDIS_LOST_WRITES];
+    return !sim.faults[SIM_REDIS_FLUSHED] && !sim.faults[SIM_REDIS_LOST_WRITES] &&
+           !sim.faults[SIM_ENTRY_DELETED];
+}
+
+bool check_is_logged(struct uuid id)
+{
+    const struct pg_row *row = pg_find(id);
+    return row && pg_is_unfinished(row);
 }
 
 void check_died(struct uuid id)
@@ -92,6 +102,24 @@ void check_died(struct uuid id)
     if (FAULTS_OF(silences) == 0)
         sim_fail("an attempt of %s is counted as ended with its worker, and all are well",
                  sim_name(id));
+}
+
+static bool may_have_been_silent(int64_t until_us)
+{
+    return until_us && sim.now_us < until_us + TAKEN_OVER_US;
+}
+
+void check_taken_over(struct uuid id, int64_t number, const char *worker)
+{
+    const struct sim_process *process;
+    if (may_have_been_silent(redis.silent_until_us))
+        return;
+    TAILQ_FOREACH(process, &sim_processes, entry)
+    {
+        if (strcmp(process->name, worker) == 0 && sim_holds(process, number) &&
+            !may_have_been_silent(process->silent_until_us))
+            sim_fail("%s is taken from %s, which is well and has it in hand", sim_name(id), worker);
+    }
 }
 
 /* ---- room ---- */
@@ -191,8 +219,10 @@ void check_settled(struct pg_row *row, const struct pg_outcome *outcome)
     if (!row->is_accepted)
         return;
     const struct item *item = checked_item(row->item);
-    if (item->queue_type == QUEUE_FIFO && !outcome->lease_token)
-        sim_fail("%s of a fifo item is settled without a lease", sim_name(row->id));
+    const struct pg_partition *lease = pg_partition_of(row->item, (unsigned)row->partition);
+    if (item->queue_type == QUEUE_FIFO && (!lease || lease->token != outcome->lease_token))
+        sim_fail("%s settles %s by a lease that nobody or another has", outcome->worker,
+                 sim_name(row->id));
     if (outcome->end == STORE_RETRY)
         return;
     if (checked->ended_run >= outcome->run)
@@ -228,7 +258,9 @@ static bool is_unrecorded(const struct item *item)
 void check_published(const char *item, struct uuid id, const char *status, struct body body)
 {
     const struct pg_row *row = pg_find(id);
-    checked_of(id)->published++;
+    struct checked *checked = checked_of(id);
+    checked->published++;
+    checked->published_us = sim.now_us;
     if (is_unrecorded(checked_item(item)))
         return;
     if (row && row->run > 1 && strcmp(status, end_words[STORE_DEAD_LETTERED]) == 0)
@@ -243,10 +275,13 @@ void check_published(const char *item, struct uuid id, const char *status, struc
 
 /* ---- callers ---- */
 
-void check_told(struct uuid id, const char *status)
+void check_told(struct uuid id, const char *status, int64_t since_us)
 {
     const struct checked *checked = checked_of(id);
     const struct pg_row *row = pg_find(id);
+    if (checked->published && is_calm() && checked->published_us > since_us &&
+        sim.now_us > checked->published_us + SIM_SECOND && !(row && row->is_forgotten))
+        sim_fail("the caller of %s is told of its end long after it was published", sim_name(id));
     if (is_unrecorded(checked->sending.item) || (row && row->run > 1))
         return;
     if (!row || !row->ended)
@@ -344,6 +379,8 @@ static void check_unlogged(const struct checked *checked)
     if (item->persistence.store_enabled && (!row || !row->ended))
         sim_fail("%s of %s was acknowledged, and its end is nowhere", sim_name(checked->id),
                  item->id);
+    else if (item->persistence.store_enabled && !row->is_accepted && !checked->refused)
+        sim_fail("%s of %s has its end, and its row is nowhere", sim_name(checked->id), item->id);
     if (!item->persistence.store_enabled && checked->sending.good && !ended_well)
         sim_fail("%s of %s, which is good, was finished and never ended well",
                  sim_name(checked->id), item->id);

@@ -53,15 +53,19 @@ void check_settled(struct pg_row *row, const struct pg_outcome *outcome);
 void check_refused(struct uuid id);
 /* It counted an attempt that ended with its worker. */
 void check_died(struct uuid id);
+/* An entry was taken from this worker, as from one that fell silent. */
+void check_taken_over(struct uuid id, int64_t number, const char *worker);
 void check_published(const char *item, struct uuid id, const char *status, struct body body);
-/* Who waited for it was told of this end, or that the time was up. */
-void check_told(struct uuid id, const char *status);
+/* Who waited for it since then was told of this end, or that the time was up. */
+void check_told(struct uuid id, const char *status, int64_t since_us);
 void check_told_late(struct uuid id);
 /* Its entry left the queue for good. */
 void check_finished(struct uuid id);
 /* A priority or lifo queue gave entries out; the others waited, in nobody's hand. */
 void check_claimed(const char *item, const char *consumer, const struct uuid *taken,
                    size_t taken_count, const struct uuid *left, size_t left_count);
+/* The log has it, to be brought again when its entry is gone. */
+bool check_is_logged(struct uuid id);
 /* Everything has settled. */
 void check_all(void);
 

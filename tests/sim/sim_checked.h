@@ -22,6 +22,7 @@ struct checked {
     struct check_sending sending;
     bool acknowledged, wants_reply, finished, refused;
     unsigned published, deaths;
+    int64_t published_us;
     int ended_run; /* the last one that has its end */
     struct check_run runs[RUNS_MAX];
     size_t run_count;

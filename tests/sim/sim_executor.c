@@ -73,6 +73,13 @@ static void end_with(struct handling *handling, enum error_code code)
 {
     struct job *job = handling->job;
     struct err err;
+    if (code == ERR_NONE && sim_kind_of(job->body) == KIND_SLOW) {
+        char own[64]; /* each attempt's is another */
+        int len = snprintf(own, sizeof(own), "attempt %d of %s", job->attempt,
+                           worker_name(handling->executor));
+        job_done(job, SLICE_LITERAL("text/plain"), slice_of(own, (size_t)len));
+        return;
+    }
     if (code == ERR_NONE) {
         job_done(job, job_content_type(job), body_slice(job_body(job)));
         return;

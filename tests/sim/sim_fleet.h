@@ -41,8 +41,9 @@ struct sim_process {
     struct sim_dispatcher dispatcher;
     struct sim_queue *queue;
     struct sim_store *store;
-    struct sim_event end; /* SIGKILL */
-    int64_t paused_us;    /* for how long, all in all */
+    struct sim_event end;    /* SIGKILL */
+    int64_t paused_us;       /* for how long, all in all */
+    int64_t silent_until_us; /* paused, or without Redis */
 };
 TAILQ_HEAD(sim_processes, sim_process);
 extern struct sim_processes sim_processes;
@@ -70,6 +71,8 @@ size_t sim_live(bool is_worker);
 bool sim_any_drains(void);
 /* No worker has anything in hand. */
 bool sim_workers_idle(void);
+/* The worker knows that this entry is in its hand. */
+bool sim_holds(const struct sim_process *process, int64_t number);
 void sim_workers_say(void); /* what they have, in the trace */
 
 /* ---- sim_executor.c: what handlers do ---- */

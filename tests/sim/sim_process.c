@@ -440,6 +440,23 @@ void sim_workers_say(void)
     }
 }
 
+bool sim_holds(const struct sim_process *process, int64_t number)
+{
+    const struct lane *lane;
+    const struct claim *claim;
+    if (!process->is_worker)
+        return false;
+    TAILQ_FOREACH(lane, &process->worker.all_lanes, in_worker)
+    {
+        TAILQ_FOREACH(claim, &lane->claims, link)
+        {
+            if (strtoll(claim->entry->entry_id, NULL, 10) == number)
+                return true;
+        }
+    }
+    return false;
+}
+
 bool sim_workers_idle(void)
 {
     const struct sim_process *process;

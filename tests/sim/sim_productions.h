@@ -37,6 +37,14 @@ static const char *const sim_productions[] = {
     "  - {id: Stored, class: Echo, queue_type: unordered, queue_size: 20,\n"
     "     persistence: {mode: store_only}, " SIM_RETRY ", settings: {delay: 1}}\n"
     "  - {id: Fleeting, class: Echo, queue_type: lifo, persistence: {mode: none}, " SIM_RETRY "}\n",
+    /* what Redis alone keeps */
+    "items:\n"
+    "  - {id: Fleeting, class: Echo, queue_type: unordered, persistence: {mode: none},\n"
+    "     queue_size: 10, concurrency: 4, " SIM_RETRY ", settings: {delay: 20}}\n"
+    "  - {id: Urgent, class: Echo, queue_type: priority, persistence: {mode: none},\n"
+    "     concurrency: 2, " SIM_RETRY ", settings: {delay: 4}}\n"
+    "  - {id: Stored, class: Echo, queue_type: unordered, persistence: {mode: store_only},\n"
+    "     queue_size: 10, concurrency: 2, " SIM_RETRY ", settings: {delay: 20}}\n",
 };
 
 #define SIM_PRODUCTION_COUNT (sizeof(sim_productions) / sizeof(sim_productions[0]))

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define DELETED_ONE_IN 1000 /* between taking and reading */
+
 struct redis redis;
 
 /* ---- contents ---- */
@@ -359,6 +361,11 @@ struct queue_claimed *redis_fetch(struct queue_name name, const char *consumer,
         struct redis_entry *entry = find_entry(stream, number);
         if (!entry)
             continue;
+        if (check_is_logged(entry->id) && sim_one_in(DELETED_ONE_IN)) {
+            sim_count(SIM_ENTRY_DELETED);
+            free_entry(&stream->entries, entry);
+            continue;
+        }
         into_hand(entry, consumer);
         add_claimed(claimed, entry, taken->entries[i].taken_over);
     }
@@ -378,6 +385,7 @@ struct queue_claimed *redis_takeover(struct queue_name name, const char *consume
         bool idle = entry->consumer[0] && sim.now_us - entry->since_us >= min_idle_ms * SIM_MS;
         if (!idle || claimed->count + moved == max)
             continue;
+        check_taken_over(entry->id, entry->number, entry->consumer);
         if (name.type == QUEUE_UNORDERED) {
             into_hand(entry, consumer);
             add_claimed(claimed, entry, true);

@@ -82,6 +82,7 @@ struct redis {
     struct redis_data *saved; /* what the disk has; NULL: nothing is kept aside */
     int64_t last_number;
     uint64_t epoch;
+    int64_t silent_until_us; /* nobody could reach it */
     TAILQ_HEAD(, sim_queue) clients;
 };
 extern struct redis redis;
