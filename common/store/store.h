@@ -130,6 +130,8 @@ struct store_outcome {
 struct store_record {
     struct uuid id, parent;
     const char *item, *pattern, *direction;
+    enum messaging_pattern queue_pattern; /* of the queue that it was accepted for */
+    int partition;                        /* -1: not a fifo item's */
     const char *
         state; /* accepted processing retrying completed dead_lettered expired cancelled; `processing` is the queue's to know */
     int attempts;
