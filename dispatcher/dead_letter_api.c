@@ -4,9 +4,9 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "json_answer.h"
 #include "redrive.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
 #define LIST_DEFAULT 100
@@ -54,14 +54,6 @@ struct listing {
     size_t limit;
 };
 
-static void answer_json(struct http_request *request, json_t *json)
-{
-    char *text = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    http_answer(request, 200, "application/json", slice_text(text), NULL, 0);
-    free(text);
-}
-
 static void on_listed(void *arg, const struct err *err, const struct store_dead_letter *rows,
                       size_t count)
 {
@@ -77,7 +69,7 @@ static void on_listed(void *arg, const struct err *err, const struct store_dead_
     json_object_set_new(object, "dead_letters", list);
     if (count == listing.limit)
         set_id(object, "cursor", rows[count - 1].id);
-    answer_json(listing.request, object);
+    json_answer(listing.request, 200, object);
 }
 
 static void list(struct http_front *front, struct http_request *request, const struct item *item)
@@ -121,7 +113,7 @@ static void on_redriven(void *arg, const struct err *err, size_t count, size_t l
     json_object_set_new(object, deed.word, json_integer((json_int_t)count));
     if (left)
         json_object_set_new(object, "left", json_integer((json_int_t)left));
-    answer_json(deed.request, object);
+    json_answer(deed.request, 200, object);
 }
 
 /* The ids of a body {"ids": […]}; an empty body names all (*ret_count 0, *ret_all). False: it is something else. */

@@ -57,8 +57,6 @@ static size_t smaller(size_t a, size_t b)
 static size_t room(const struct lane *lane)
 {
     size_t most = QUEUE_BATCH_MAX, held = lane->held + coming(lane);
-    if (lane->executor && lane->executor->paused)
-        return 0; /* the sweep looks again */
     if (!lane->immediate) {
         size_t used = used_slots(lane), concurrency = (size_t)lane->item->concurrency;
         most = smaller(most, used < concurrency ? concurrency - used : 0);
@@ -122,6 +120,8 @@ bool lane_may_claim(const struct lane *lane)
     bool needs_store = lane->item->persistence.wal_enabled || lane->item->persistence.store_enabled;
     if (!lane->runs || !lane->open || !worker->queue_up || worker->draining)
         return false;
+    if (lane->executor && lane->executor->paused)
+        return false; /* the sweep looks again */
     return (worker->store_up || !needs_store) && (!worker->fleet || fleet_joined(worker->fleet));
 }
 
@@ -183,20 +183,21 @@ static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t
     if (err->code != ERR_NONE)
         return;
     if (moved && lane->fifo)
-        lane_fifo_sweep(lane);
+        lane_fifo_wake_all(lane);
     else if (moved)
         lane_wake(lane, 0);
     if (next_due_ms >= 0)
         lane_promote_at(lane, next_due_ms);
 }
 
-static void promote_partition(struct lane *lane, unsigned partition)
+void lane_promote(struct lane *lane, unsigned partition)
 {
     lane->promoting++;
     lane->worker->queue->ops->promote(lane->worker->queue, queue_name_of(lane->item, partition),
                                       clock_wall_ms(), QUEUE_BATCH_MAX, on_promoted, lane);
 }
 
+/* Something is due, in whatever partition. */
 static void promote(void *arg)
 {
     struct lane *lane = arg;
@@ -204,21 +205,19 @@ static void promote(void *arg)
     if (lane->promoting || !lane_may_claim(lane))
         return;
     if (!lane->fifo) {
-        promote_partition(lane, 0);
+        lane_promote(lane, 0);
         return;
     }
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
         if (!part->lost)
-            promote_partition(lane, part->number);
+            lane_promote(lane, part->number);
     }
 }
 
 void lane_promote_at(struct lane *lane, int64_t due_ms)
 {
     int64_t delay = due_ms - clock_wall_ms();
-    if (delay > SWEEP_MS * 2)
-        return; /* the sweep comes by in between */
     if (!loop_timer_pending(&lane->due) || due_ms < lane->due_ms) {
         lane->due_ms = due_ms;
         loop_timer_set(&lane->due, delay > 0 ? delay + 1 : 0);
@@ -306,11 +305,11 @@ static void on_sweep(void *arg)
         renew(lane, clock_mono_us(), false);
     if (!lane_may_claim(lane))
         return;
-    promote(lane);
     if (lane->fifo) {
         lane_fifo_sweep(lane);
         return;
     }
+    promote(lane);
     lane_wake(lane, 0);
     /* Idle times count on while Redis is away: everybody renews first. */
     if (clock_mono_us() - lane->worker->queue_up_us > TAKEOVER_IDLE_MS * 1000)
@@ -394,6 +393,12 @@ bool lane_is_over(const struct lane *lane)
     for (size_t i = 0; i < BATCH_COUNT; i++)
         over = over && lane->batches[i].count == 0 && lane->batches[i].under_way == 0;
     return over;
+}
+
+bool lane_leave(struct lane *lane)
+{
+    struct executor *executor = lane->executor;
+    return !executor || !executor->ops->leave || executor->ops->leave(executor);
 }
 
 void lane_close(struct lane *lane)

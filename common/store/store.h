@@ -170,6 +170,7 @@ struct store_share {
     const char *item;
     enum messaging_pattern pattern;
     unsigned partitions;
+    bool leaves; /* it takes none any more: those that it has it keeps until it gives them up */
 };
 
 /* A dead letter as the API lists it. Slices and texts are valid during the callback. */
@@ -255,7 +256,7 @@ typedef void store_production_done(void *arg, const struct err *err,
                                    const struct store_production *production);
 typedef void store_attended(void *arg, const struct err *err,
                             const struct store_standing *standing);
-typedef void store_older_done(void *arg, const struct err *err, bool any);
+typedef void store_older_done(void *arg, const struct err *err, int64_t seq); /* 0: there is none */
 
 struct store_ops {
     /* The WAL: writes messages in the order of `rows`; seq rises in that order. Not repeatable: a row that is there already is an error
@@ -279,7 +280,8 @@ struct store_ops {
                     const struct store_before *parts, size_t part_count, size_t limit,
                     store_earlier_done *done, void *arg);
     /* fifo: says that this worker lives, renews the leases that it has, and takes its even share of what is free, of these items'
-     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. Leases of items that are not named any
+     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. What it leaves (store_share) it has no share in: all of that is
+     * wanted. Leases of items that are not named any
      * more, and of partitions above an item's count, are given up. A lease is of an item, a pattern and a partition's number,
      * whatever the count, so two versions of a production never own one stream twice. Each item and pattern is named once. */
     void (*own)(struct store *, const char *worker, const struct store_share *shares, size_t count,
@@ -351,10 +353,10 @@ struct store_ops {
      * process has not applied it, or when it is none of the change's versions. Repeatable. */
     void (*close_queue)(struct store *, const char *item, int64_t below, store_done *done,
                         void *arg);
-    /* Are there unfinished messages of the item that were accepted under a version below this one, or under none? Those that are not
-     * due yet do not count, but for those of fifo queues. */
-    void (*older)(struct store *, const char *item, int64_t version, store_older_done *done,
-                  void *arg);
+    /* The first unfinished message of the item, behind after_seq, that was accepted under a version below this one, or under none.
+     * Those that are not due yet do not count, but for those of fifo queues. */
+    void (*older)(struct store *, const char *item, int64_t version, int64_t after_seq,
+                  store_older_done *done, void *arg);
     /* Calls under way end without their completion. May be called from inside a completion. */
     void (*free)(struct store *);
 };

@@ -226,7 +226,7 @@ void store_pg_attend(struct store *, const char *id, const char *kind, int64_t v
                      int64_t step, int64_t ttl_ms, store_attended *done, void *arg);
 void store_pg_close_queue(struct store *, const char *item, int64_t below, store_done *done,
                           void *arg);
-void store_pg_older(struct store *, const char *item, int64_t version, store_older_done *done,
-                    void *arg);
+void store_pg_older(struct store *, const char *item, int64_t version, int64_t after_seq,
+                    store_older_done *done, void *arg);
 
 #endif

@@ -54,7 +54,7 @@ struct fake_store_call {
     struct slice text; /* of a production */
     size_t count;
     int64_t number; /* after_seq, new_low, ttl_ms, limit, version, base */
-    int64_t step, ttl_ms;
+    int64_t step, ttl_ms, after_seq;
     struct slice hash, changed; /* of a production */
     void (*done)(void);
     void *arg;
@@ -293,11 +293,12 @@ static inline void fake_close_queue(struct store *store, const char *item, int64
 }
 
 static inline void fake_older(struct store *store, const char *item, int64_t version,
-                              store_older_done *done, void *arg)
+                              int64_t after_seq, store_older_done *done, void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_OLDER, 1, FAKE_DONE(done), arg);
     call->name = item;
     call->number = version;
+    call->after_seq = after_seq;
 }
 
 static const struct store_ops fake_store_ops = {
@@ -404,7 +405,7 @@ static inline bool fake_store_lose_more(const struct fake_store_call *call, cons
         ((store_attended *)call->done)(call->arg, lost, &nowhere);
         return true;
     case FAKE_OLDER:
-        ((store_older_done *)call->done)(call->arg, lost, false);
+        ((store_older_done *)call->done)(call->arg, lost, 0);
         return true;
     default:
         return false;

@@ -45,6 +45,7 @@ struct pg_member { /* a worker that shares an item's partitions */
     char worker[REDIS_NAME_MAX], item[REDIS_NAME_MAX];
     enum messaging_pattern pattern;
     int64_t until_us; /* of its worker */
+    bool leaves;
 };
 
 struct pg_partition {
