@@ -490,8 +490,14 @@ static const struct executor_ops ops = {
 struct executor *executor_threads_new(const struct executor_env *env, const struct item *item,
                                       const struct handler_class *handler, struct err *err)
 {
+    int finished_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (finished_fd < 0) {
+        err_set(err, ERR_IO, "no descriptor for its threads: %s", strerror(errno));
+        return NULL;
+    }
     struct executor_threads *pool = mem_alloc(sizeof(*pool));
     pool->base.ops = &ops;
+    pool->finished_fd = finished_fd;
     pool->loop = env->handler.loop;
     pool->item = item;
     pool->handler = handler;
@@ -502,8 +508,6 @@ struct executor *executor_threads_new(const struct executor_env *env, const stru
     TAILQ_INIT(&pool->failed);
     STAILQ_INIT(&pool->finished);
     pthread_mutex_init(&pool->lock, NULL);
-    pool->finished_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    BUG_ON(pool->finished_fd < 0);
     loop_watch_init(&pool->watch, pool->loop, pool->finished_fd, on_finished, pool);
     loop_task_init(&pool->fail, pool->loop, on_fail, pool);
     if (!add_thread(pool, err) || !open_handler(TAILQ_FIRST(&pool->threads), err)) {

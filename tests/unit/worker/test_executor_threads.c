@@ -146,10 +146,12 @@ START_TEST(without_descriptors_there_is_no_executor)
     int next = dup(STDERR_FILENO);
     close(next);
     limit = before;
-    limit.rlim_cur = (rlim_t)next + 4; /* its own eventfd, no thread's */
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    ck_assert_ptr_null(executor_threads_new(&env, &production->items[0], &test_class, &err));
-    ck_assert_int_eq(err.code, ERR_IO);
+    for (rlim_t more = 0; more <= 4; more += 4) { /* none at all; its own eventfd, no thread's */
+        limit.rlim_cur = (rlim_t)next + more;
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        ck_assert_ptr_null(executor_threads_new(&env, &production->items[0], &test_class, &err));
+        ck_assert_int_eq(err.code, ERR_IO);
+    }
     setrlimit(RLIMIT_NOFILE, &before);
 }
 END_TEST
