@@ -114,6 +114,7 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
         lane_slot_is_free(lane);
 }
 
+/* What needs no store goes on without one only for as long as this process counts in the fleet unheard (fleet_joined). */
 bool lane_may_claim(const struct lane *lane)
 {
     const struct worker *worker = lane->worker;
@@ -168,9 +169,10 @@ void lane_slot_is_free(struct lane *lane)
 
 void lane_wake(struct lane *lane, unsigned partition)
 {
-    lane->woken = true;
     if (lane->fifo)
         lane_fifo_wake(lane, partition);
+    else
+        lane->woken = true;
     lane_pump(lane);
 }
 

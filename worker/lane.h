@@ -54,7 +54,7 @@ struct lane {
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
-    bool woken;         /* there is something to claim, or may be */
+    bool woken;         /* there is something to claim, or may be; of fifo its partitions are */
     bool hungry;        /* there was more than slots, or no slot */
     size_t taking;      /* entries that the take-over under way asked for; 0: none is */
     unsigned promoting; /* calls under way */
