@@ -27,8 +27,8 @@ static void links_changed(struct dispatcher *dispatcher)
     fleet_links_changed(dispatcher->fleet, dispatcher->queue_up, dispatcher->store_up);
     callers_link_changed(&dispatcher->callers, dispatcher->queue_up, dispatcher->store_up);
     reconciler_links_changed(dispatcher->reconciler, dispatcher->queue_up, dispatcher->store_up);
-    dispatcher->now->gauges.queue_up = dispatcher->queue_up;
-    dispatcher->now->gauges.store_up = dispatcher->store_up;
+    dispatcher->gauges.queue_up = dispatcher->queue_up;
+    dispatcher->gauges.store_up = dispatcher->store_up;
 }
 
 static void on_queue_up(void *arg, bool fresh)
@@ -178,14 +178,11 @@ static struct generation *new_generation(struct dispatcher *dispatcher)
     intake->on_unqueued = on_unqueued;
     intake->on_unqueued_arg = dispatcher;
     intake->listener = dispatcher->id;
-    queue_gauges_init(&generation->gauges, dispatcher->loop, production, dispatcher->queue,
-                      dispatcher->store, dispatcher->metrics);
     return generation;
 }
 
 static void free_generation(struct generation *generation)
 {
-    queue_gauges_done(&generation->gauges);
     intake_done(&generation->intake);
     production_free(generation->production);
     free(generation);
@@ -195,8 +192,7 @@ static void free_generation(struct generation *generation)
 static bool is_over(const struct generation *generation)
 {
     bool lapsed = clock_mono_us() - generation->retired_us > LAPSED_US;
-    return intake_quiet(&generation->intake) && queue_gauges_quiet(&generation->gauges) &&
-           (lapsed || gate_is_over(&generation->intake.gate));
+    return intake_quiet(&generation->intake) && (lapsed || gate_is_over(&generation->intake.gate));
 }
 
 static void on_reap(void *arg)
@@ -222,12 +218,9 @@ static void on_production(void *arg)
     dispatcher->now = new_generation(dispatcher);
     before->retired_us = clock_mono_us();
     STAILQ_INSERT_TAIL(&dispatcher->retired, before, link);
-    queue_gauges_retire(&before->gauges, fleet_production(dispatcher->fleet));
-    listeners_serve(&dispatcher->listeners, dispatcher->now->production, &dispatcher->now->intake,
-                    &dispatcher->now->gauges);
+    queue_gauges_follow(&dispatcher->gauges, fleet_production(dispatcher->fleet));
+    listeners_serve(&dispatcher->listeners, dispatcher->now->production, &dispatcher->now->intake);
     intake_succeed(&dispatcher->now->intake, &before->intake, fleet_is_changing(dispatcher->fleet));
-    dispatcher->now->gauges.queue_up = dispatcher->queue_up;
-    dispatcher->now->gauges.store_up = dispatcher->store_up;
     if (!loop_timer_pending(&dispatcher->reap))
         loop_timer_set(&dispatcher->reap, REAP_MS);
 }
@@ -244,6 +237,7 @@ static void on_section(void *arg)
 static void on_shape(void *arg, const char *item_id)
 {
     struct dispatcher *dispatcher = arg;
+    queue_gauges_shape(&dispatcher->gauges);
     if (fleet_shape(dispatcher->fleet, item_id).stage != FLEET_CLOSED)
         reconciler_compare(dispatcher->reconciler);
 }
@@ -299,7 +293,7 @@ static int start_listeners(struct dispatcher *dispatcher, struct err *err)
 {
     struct listeners_options options = {.loop = dispatcher->loop,
                                         .intake = &dispatcher->now->intake,
-                                        .gauges = &dispatcher->now->gauges,
+                                        .gauges = &dispatcher->gauges,
                                         .callers = &dispatcher->callers,
                                         .fleet = dispatcher->fleet,
                                         .store = dispatcher->store,
@@ -327,6 +321,8 @@ int dispatcher_init(struct dispatcher *dispatcher, struct production *production
     loop_watch_signal(&dispatcher->sighup, dispatcher->loop, SIGHUP, on_hangup, dispatcher);
     connect_links(dispatcher, config);
     dispatcher->now = new_generation(dispatcher);
+    queue_gauges_init(&dispatcher->gauges, dispatcher->loop, dispatcher->fleet, production,
+                      dispatcher->queue, dispatcher->store, dispatcher->metrics);
     callers_init(&dispatcher->callers, dispatcher->loop, production, dispatcher->queue,
                  dispatcher->store, dispatcher->metrics);
     return start_listeners(dispatcher, err);
@@ -352,6 +348,7 @@ void dispatcher_done(struct dispatcher *dispatcher)
         free_generation(each);
     }
     free_generation(dispatcher->now);
+    queue_gauges_done(&dispatcher->gauges);
     fleet_free(dispatcher->fleet);
     health_free(dispatcher->health);
     metrics_free(dispatcher->metrics);

@@ -16,7 +16,6 @@ struct generation {
     int64_t retired_us;            /* monotonic */
     struct production *production; /* a reference */
     struct intake intake;
-    struct queue_gauges gauges;
 };
 
 struct dispatcher {
@@ -26,6 +25,7 @@ struct dispatcher {
     struct generation *now;
     STAILQ_HEAD(, generation) retired;
     struct loop_timer reap;
+    struct queue_gauges gauges;
     struct intake_budget budget;
     char id[IDENTITY_SIZE];
     struct queue *queue;

@@ -210,11 +210,10 @@ int listeners_start(struct listeners *listeners, const struct listeners_options 
 }
 
 void listeners_serve(struct listeners *listeners, const struct production *production,
-                     struct intake *intake, struct queue_gauges *gauges)
+                     struct intake *intake)
 {
     struct door *door;
     listeners->options.intake = listeners->http.intake = intake;
-    listeners->options.gauges = listeners->http.gauges = gauges;
     listeners->http.production = production;
     TAILQ_FOREACH(door, &listeners->doors, link)
     {

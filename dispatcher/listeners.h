@@ -30,7 +30,7 @@ struct listeners_options {
 };
 
 struct listeners {
-    struct listeners_options options; /* intake and gauges: of the generation that serves now */
+    struct listeners_options options; /* intake: of the generation that serves now */
     struct http_front http;
     TAILQ_HEAD(, door) doors;          /* MLLP, in the order in which they came */
     struct loop_timer reap;            /* pending while a door is CLOSING */
@@ -44,7 +44,7 @@ int listeners_start(struct listeners *listeners, const struct listeners_options 
 void listeners_change(struct listeners *listeners, struct production *section);
 /* Another generation serves, by that production. */
 void listeners_serve(struct listeners *listeners, const struct production *production,
-                     struct intake *intake, struct queue_gauges *gauges);
+                     struct intake *intake);
 /* Nothing is listened on any more; listeners_change is over. */
 void listeners_drain(struct listeners *listeners);
 bool listeners_idle(const struct listeners *listeners);

@@ -367,7 +367,7 @@ static void take_frame(struct mllp_peer *peer, struct slice frame)
         refuse_removed(pending);
         return;
     }
-    bool sync = item_is_sync(item) && item->blocking.enabled;
+    bool sync = item_senders_wait(item);
     pending->waits = sync && !pending->mode.enhanced;
     pending->until_us = clock_mono_us() + item->blocking.max_wait_time_ms * 1000;
     bool application = pending->mode.enhanced && pending->mode.application != HL7_NE;

@@ -1,7 +1,7 @@
 /* What a lane tells its queue, in batches: finish, retry, hand back, enqueue children, mirror dead letters, publish replies. A
  * batch becomes one call for each partition in it. While Redis is away batches wait; one that failed is repeated.
  *
- *   lane_batches_add ──▶ gathers ──▶ calls, one a partition ──went well──▶ each item's end
+ *   batcher_add ──▶ gathers ──▶ calls, one a partition ──went well──▶ each item's end
  *                           ▲                 │
  *                           └──── failed ─────┘   (what others can do instead is given up after some tries; not for a lost link) */
 #include "lane_parts.h"
@@ -234,8 +234,8 @@ static void submit(struct publication *publication)
                            publication);
         return;
     case BATCH_RETRY:
-        queue->ops->retry(queue, publication->name, publication->retries, count, on_done,
-                          publication);
+        queue->ops->retry(queue, publication->name, worker->id, publication->retries, count,
+                          on_done, publication);
         return;
     case BATCH_RETURN:
         queue->ops->hand_back(queue, publication->name, worker->id, publication->entry_pointers,

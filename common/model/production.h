@@ -77,6 +77,9 @@ struct item {
         bool deadlock_detection;
         int64_t max_wait_time_ms;
     } blocking;
+    struct {
+        bool blocking_off, reply_ttl; /* the pattern does not decide */
+    } given;                          /* by the file */
     void *settings; /* of the class, typed by it (model/item_class.h); NULL where it has none */
     size_t line;    /* in the production file */
     unsigned index; /* place in production.items */
@@ -99,7 +102,10 @@ enum production_section { SECTION_DISPATCHER, SECTION_WORKER, SECTION_COUNT };
 extern const char *const production_section_words[SECTION_COUNT];
 
 #define PRODUCTION_TEXT_MAX (4u * 1024u * 1024u) /* bytes of a file */
-#define PRODUCTION_HASH_SIZE 33u                 /* 32 hex digits and a NUL */
+#define PRODUCTION_PUBLISHED_MAX                                                                   \
+    (2u *                                                                                          \
+     PRODUCTION_TEXT_MAX) /* … and of a line for each of its items, which are fewer than that */
+#define PRODUCTION_HASH_SIZE 33u /* 32 hex digits and a NUL */
 
 struct production {
     char *name;
@@ -210,7 +216,7 @@ void item_each_setting(const struct item *item, item_setting *each, void *arg);
 
 struct hl7_message;
 /* Its sender waits for the result, unless the request says otherwise: a sync pattern whose blocking is not off. */
-bool item_is_sync(const struct item *item);
+bool item_senders_wait(const struct item *item);
 bool item_pattern_is_sync(unsigned messaging_pattern);
 /* Messages without a key run side by side, in the order of their acceptance; in the reliable patterns they are of one key. */
 bool item_is_fair(const struct item *item);

@@ -4,6 +4,8 @@
  *     #hie-queue <id> <messaging_pattern> <queue_type> <partitions> <class> [<ordering_key>]
  *     #hie-since <version> <version>
  *
+ * Such lines in a file, of a version that somebody exported and edited, are left out.
+ *
  * Everything else is read by each process with its own environment. Whether two versions have the same queues is a matter of these
  * lines alone, so that it can be said of a text that does not parse here.
  *
@@ -14,6 +16,7 @@
 
 #include "base/mem.h"
 #include "model/item_class.h"
+#include "model/reader.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -21,12 +24,31 @@
 #define MARK "#hie-queue "
 #define SINCE_MARK "#hie-since "
 
+/* Takes a line off the text; its end is left out. */
+static struct slice take_line(struct slice *text)
+{
+    const char *end = memchr(text->ptr, '\n', text->len);
+    struct slice line = slice_of(text->ptr, end ? (size_t)(end - text->ptr) : text->len);
+    size_t used = line.len + (end != NULL);
+    *text = slice_of(text->ptr + used, text->len - used);
+    return line;
+}
+
+static bool begins_with(struct slice line, struct slice mark)
+{
+    return line.len >= mark.len && memcmp(line.ptr, mark.ptr, mark.len) == 0;
+}
+
 void production_publishable(const struct production *production, struct slice text,
                             struct buffer *out)
 {
-    buffer_append(out, text.ptr, text.len);
-    if (text.len && text.ptr[text.len - 1] != '\n')
+    while (text.len) {
+        struct slice line = take_line(&text);
+        if (begins_with(line, SLICE_LITERAL(MARK)) || begins_with(line, SLICE_LITERAL(SINCE_MARK)))
+            continue;
+        buffer_append(out, line.ptr, line.len);
         buffer_append_byte(out, '\n');
+    }
     for (size_t i = 0; i < production->item_count; i++) {
         const struct item *item = &production->items[i];
         char order[HL7_PATH_TEXT_SIZE] = ""; /* however it is spelt */
@@ -60,7 +82,7 @@ static bool find_word(struct slice text, const char *const *words, unsigned *ret
 }
 
 /* A line that is none of ours changes nothing. */
-static void take_line(struct production *production, struct slice line)
+static void follow_line(struct production *production, struct slice line)
 {
     struct item shape = {0};
     struct err err;
@@ -73,27 +95,21 @@ static void take_line(struct production *production, struct slice line)
         !slice_to_int(partitions, 1, 1024, &shape.partitions) ||
         (line.len && hl7_path_parse(line, &shape.ordering_path, &err)))
         return;
-    bool was_sync = item_pattern_is_sync(item->messaging_pattern);
-    bool is_sync = item_pattern_is_sync(shape.messaging_pattern);
     item->messaging_pattern = shape.messaging_pattern;
     item->queue_type = shape.queue_type;
     item->partitions = shape.partitions;
     item->ordering_path = shape.ordering_path;
     item->ordering_key = line.len ? arena_strdup(&production->arena, line) : NULL;
-    if (was_sync != is_sync)
-        item->blocking.enabled = is_sync;
+    item_settle_pattern(item);
 }
 
 /* The next of our lines, behind the mark; false when there is none. */
 static bool next_line(struct slice *text, struct slice *ret_line)
 {
     while (text->len) {
-        const char *end = memchr(text->ptr, '\n', text->len);
-        struct slice line = slice_of(text->ptr, end ? (size_t)(end - text->ptr) : text->len);
-        size_t mark = sizeof(MARK) - 1, used = line.len + (end != NULL);
-        *text = slice_of(text->ptr + used, text->len - used);
-        if (line.len > mark && memcmp(line.ptr, MARK, mark) == 0) {
-            *ret_line = slice_of(line.ptr + mark, line.len - mark);
+        struct slice line = take_line(text);
+        if (begins_with(line, SLICE_LITERAL(MARK))) {
+            *ret_line = slice_of(line.ptr + sizeof(MARK) - 1, line.len - (sizeof(MARK) - 1));
             return true;
         }
     }
@@ -134,7 +150,7 @@ struct production *production_parse_published(struct slice text,
         return NULL;
     take_since(production, text);
     while (next_line(&text, &line))
-        take_line(production, line);
+        follow_line(production, line);
     return production;
 }
 

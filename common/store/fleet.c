@@ -476,7 +476,7 @@ struct fleet *fleet_new(const struct fleet_options *options)
                       "1: this process's own file is not the version in force", NULL, 0);
     fleet->changing_metric =
         metrics_gauge(metrics, "hie_queues_changing", "Items whose queues are changing", NULL, 0);
-    buffer_init(&fleet->own_text, FLEET_TEXT_MAX);
+    buffer_init(&fleet->own_text, PRODUCTION_PUBLISHED_MAX);
     production_publishable(options->own, options->own->text, &fleet->own_text);
     production_hash(buffer_slice(&fleet->own_text), fleet->own_hash);
     fleet->first = (struct store_publication){.text = buffer_slice(&fleet->own_text),

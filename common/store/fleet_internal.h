@@ -8,9 +8,6 @@
 #include <stdio.h>
 #include <sys/queue.h>
 
-/* The file's text and a line for each item. */
-#define FLEET_TEXT_MAX (2u * PRODUCTION_TEXT_MAX)
-
 /* An item whose queue changes, as the store told it. */
 struct fleet_change {
     TAILQ_ENTRY(fleet_change) link;
@@ -23,7 +20,7 @@ struct fleet_change {
 };
 TAILQ_HEAD(fleet_changes, fleet_change);
 
-/* A look whether what is older has ended. */
+/* Looks whether what is older has ended, one after the other, while an item's queue is closing. */
 struct fleet_look {
     LIST_ENTRY(fleet_look) link;
     struct fleet *fleet;
@@ -31,9 +28,12 @@ struct fleet_look {
     int64_t version, last_version; /* what is asked about; the same: there is nothing more to ask */
     const struct item *old;
     struct production *old_production; /* a reference */
-    unsigned calls;                    /* under way */
-    bool unfinished;                   /* one of them found something, or failed */
-    bool went_on;                      /* nothing is below `version`: now below last_version */
+    bool asking;                       /* one is under way */
+    bool empty;                        /* nothing below `version` is left: now below last_version */
+    int64_t after_seq;         /* where the last one found something; 0: begin at the start */
+    unsigned calls;            /* about depths, under way */
+    bool occupied;             /* one of them found something, or failed */
+    int64_t began_us, next_us; /* monotonic */
 };
 
 struct fleet_reload_state {

@@ -156,8 +156,8 @@ void fleet_reload(struct fleet *fleet, fleet_reload_done *done, void *arg)
 void fleet_reload_init(struct fleet *fleet)
 {
     struct fleet_reload_state *reload = &fleet->reload;
-    buffer_init(&reload->text, FLEET_TEXT_MAX);
-    buffer_init(&reload->changed, FLEET_TEXT_MAX);
+    buffer_init(&reload->text, PRODUCTION_PUBLISHED_MAX);
+    buffer_init(&reload->changed, PRODUCTION_PUBLISHED_MAX);
     buffer_init(&reload->restart_keys, 1 << 16);
     loop_task_init(&reload->task, fleet->options.loop, read_file, fleet);
 }

@@ -197,13 +197,28 @@ static inline void attend(int64_t told_version, int64_t told_step, int64_t versi
     tell_standing(call, version, step, all_applied, change, change ? 1 : 0);
 }
 
-static inline void answer_older(const char *item, int64_t version, bool any)
+/* `seq` 0: there is none. */
+static inline void answer_older(const char *item, int64_t version, int64_t seq)
 {
     struct fake_store_call *call = asked(FAKE_OLDER);
     ck_assert_str_eq(call->name, item);
     ck_assert_int_eq(call->number, version);
-    ((store_older_done *)call->done)(call->arg, &fake_ok, any);
+    ((store_older_done *)call->done)(call->arg, &fake_ok, seq);
     free(call);
+}
+
+static inline void answer_depth(const char *item, struct queue_depth depth)
+{
+    struct fake_queue_call *call = fake_queue_take(&queue, FAKE_DEPTH);
+    ck_assert_str_eq(call->name.item, item);
+    ck_assert_int_eq(call->name.type, QUEUE_UNORDERED);
+    ((queue_depth_done *)call->done)(call->arg, &fake_ok, &depth);
+    free(call);
+}
+
+static inline void answer_empty(const char *item)
+{
+    answer_depth(item, (struct queue_depth){0});
 }
 
 static inline void answer_close(const char *item, int64_t below)
