@@ -262,6 +262,7 @@ static void on_renewed(void *arg, const struct err *err)
 {
     struct renewal *renewal = arg;
     (void)err; /* the next one comes soon */
+    renewal->lane->renewing--;
     for (size_t i = 0; i < renewal->count; i++)
         queue_claimed_unref(renewal->claimed[i]);
     free(renewal);
@@ -269,6 +270,8 @@ static void on_renewed(void *arg, const struct err *err)
 
 static void send_renewal(struct lane *lane, struct renewal *renewal)
 {
+    lane->renewing++;
+    renewal->lane = lane;
     lane->worker->queue->ops->renew(lane->worker->queue, lane->name, lane->worker->id,
                                     renewal->entries, renewal->count, on_renewed, renewal);
 }
@@ -438,7 +441,8 @@ void lane_links_changed(struct lane *lane)
 
 bool lane_quiet(const struct lane *lane)
 {
-    return lane->state == RESTING && !lane->taking && !lane->promoting && lane_fifo_quiet(lane);
+    return lane->state == RESTING && !lane->taking && !lane->promoting && !lane->renewing &&
+           lane_fifo_quiet(lane);
 }
 
 bool lane_is_claiming(const struct lane *lane)

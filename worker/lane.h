@@ -54,11 +54,11 @@ struct lane {
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
-    bool woken;         /* there is something to claim, or may be; of fifo its partitions are */
-    bool hungry;        /* there was more than slots, or no slot */
-    size_t taking;      /* entries that the take-over under way asked for; 0: none is */
-    unsigned promoting; /* calls under way */
-    size_t asked;       /* entries that the last claim asked for */
+    bool woken;    /* there is something to claim, or may be; of fifo its partitions are */
+    bool hungry;   /* there was more than slots, or no slot */
+    size_t taking; /* entries that the take-over under way asked for; 0: none is */
+    unsigned promoting, renewing; /* calls under way */
+    size_t asked;                 /* entries that the last claim asked for */
     unsigned claimed_in,
         taken_in;          /* the membership (fleet.h) in which a claim, a take-over was begun */
     int64_t not_before_us; /* monotonic: an entry went back for want of the store, let it rest */

@@ -92,9 +92,8 @@ static int check_sent(const struct claim *claim, struct err *err)
     for (size_t i = 0; i < claim->job.sent_count; i++) {
         const struct job_sent *sent = &claim->job.sent[i];
         if (sent->body.len > MESSAGE_INLINE_MAX)
-            return err_set(
-                err, ERR_TOO_LARGE,
-                "a message that it sends is too large for an item without persistence");
+            return err_set(err, ERR_TOO_LARGE,
+                           "a message that it sends is too large for an item without persistence");
         if (!worker_route(worker, sent->target->id, worker->production->version))
             return err_set(err, ERR_UNAVAILABLE, "it sends to %s, whose queue is not open",
                            sent->target->id);

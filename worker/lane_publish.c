@@ -223,7 +223,8 @@ static void on_ended_found(void *arg, const struct err *err, const struct store_
     } else {
         if (end != STORE_COMPLETED && end != STORE_RETRY)
             publish_bad_end(claim, end, record);
-        lane_published(claim); /* where nothing was found, who waits looks into the store by itself */
+        lane_published(
+            claim); /* where nothing was found, who waits looks into the store by itself */
     }
 }
 

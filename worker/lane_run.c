@@ -506,8 +506,8 @@ void lane_look_again(struct claim *claim)
     struct second_look *look = mem_alloc(sizeof(*look));
     claim_move(claim, CLAIM_LOOKING);
     look->claim = claim;
-    look->row = (struct store_claim){.id = claim->entry->id,
-                                     .lease_token = claim->outcome.lease_token};
+    look->row =
+        (struct store_claim){.id = claim->entry->id, .lease_token = claim->outcome.lease_token};
     store->ops->claim(store, claim->lane->worker->id, &look->row, 1, on_looked_again, look);
 }
 

@@ -16,10 +16,10 @@
     "  - {id: A, class: Echo, queue_type: unordered, settings: {delay: 60000}, timeout: 90000}\n"
 #define OTHERWISE "  - {id: A, class: Echo, queue_type: unordered, concurrency: 7}\n"
 #define SLOWLY                                                                                     \
-    "  - {id: A, class: Echo, queue_type: unordered, concurrency: 3, settings: {delay: 60000},\n"     \
+    "  - {id: A, class: Echo, queue_type: unordered, concurrency: 3, settings: {delay: 60000},\n"  \
     "     timeout: 90000}\n"
 #define ROUTES                                                                                     \
-    "  - {id: R, class: HL7RoutingEngine, queue_type: unordered, persistence: {mode: none},\n"        \
+    "  - {id: R, class: HL7RoutingEngine, queue_type: unordered, persistence: {mode: none},\n"     \
     "     settings: {default: A}}\n"
 #define DISABLED "  - {id: A, class: Echo, queue_type: unordered, enabled: false}\n"
 #define LIFO "  - {id: A, class: Echo, queue_type: lifo}\n"
@@ -393,7 +393,8 @@ static bool in_flight_of_a_is(int count)
 {
     struct buffer out;
     char line[100];
-    snprintf(line, sizeof(line), "hie_in_flight{item=\"A\",pattern=\"async_reliable\"} %d\n", count);
+    snprintf(line, sizeof(line), "hie_in_flight{item=\"A\",pattern=\"async_reliable\"} %d\n",
+             count);
     buffer_init(&out, 1u << 20);
     metrics_print(worker.metrics, &out);
     buffer_append_byte(&out, '\0');

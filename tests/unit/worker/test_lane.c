@@ -509,9 +509,10 @@ static bool completed_is(const char *item, const char *status, int count)
 {
     struct buffer out;
     char line[200];
-    snprintf(line, sizeof(line),
-             "hie_messages_completed_total{item=\"%s\",pattern=\"async_reliable\",status=\"%s\"} %d\n",
-             item, status, count);
+    snprintf(
+        line, sizeof(line),
+        "hie_messages_completed_total{item=\"%s\",pattern=\"async_reliable\",status=\"%s\"} %d\n",
+        item, status, count);
     buffer_init(&out, 1u << 20);
     metrics_print(worker.metrics, &out);
     buffer_append_byte(&out, '\0');
