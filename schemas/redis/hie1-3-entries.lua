@@ -68,18 +68,28 @@ end
 
 -- ---- what happens to entries in hand ----
 
--- KEYS stream index; ARGV all entry ids, then their cids in the same order. A message that was driven again meanwhile keeps its place
--- in the index.
+-- The cids of args, behind as many entry ids, that the index has with that entry.
+local function indexed_with(index, args, count)
+    local cids = {}
+    for i, place in ipairs(call('HMGET', index, unpack(args, count + 1, 2 * count))) do
+        if place == args[i] then
+            cids[#cids + 1] = args[count + i]
+        end
+    end
+    return cids
+end
+
+-- KEYS stream index; ARGV all entry ids, then their cids in the same order. What was not there was finished before: its message may have been
+-- driven again, and has another place in the index.
 local function finish(keys, args)
     check_keys(keys, 2)
     local count = count_of(args, 1, 2)
-    local places, ended = call('HMGET', keys[2], unpack(args, count + 1, 2 * count)), {}
-    for i, place in ipairs(places) do
-        if place == args[i] then
-            ended[#ended + 1] = args[count + i]
-        end
-    end
     local removed = remove(keys[1], {unpack(args, 1, count)})
+    if removed == count then
+        call('HDEL', keys[2], unpack(args, count + 1, 2 * count))
+        return removed
+    end
+    local ended = indexed_with(keys[2], args, count)
     if #ended > 0 then
         call('HDEL', keys[2], unpack(ended))
     end
