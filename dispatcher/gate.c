@@ -276,7 +276,7 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
     for (size_t i = 0; i < count; i++) {
         const struct item *item = production_find(gate->production, slice_text(counts[i].item));
         if (item)
-            gated_of(gate, item)->counted = counts[i].unfinished;
+            gated_of(gate, item)->counted = counts[i].count;
     }
     for (size_t i = 0; gate->queue_up && i < gate->production->item_count; i++) {
         struct gate_item *gated = &gate->items[i];

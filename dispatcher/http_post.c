@@ -15,11 +15,11 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "call_chain.h"
+#include "json_answer.h"
 #include "prefer.h"
 #include "repeat_key.h"
 #include "traceparent.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -99,10 +99,7 @@ static void answer_deadlock(struct http_request *request, const struct call_chai
     json_t *problem =
         json_pack("{s:s, s:s, s:i, s:s, s:o}", "type", "about:blank", "title", "Loop Detected",
                   "status", 508, "detail", "the call would wait for itself", "chain", ids);
-    char *text = json_dumps(problem, JSON_COMPACT);
-    http_answer(request, 508, "application/problem+json", slice_text(text), NULL, 0);
-    json_decref(problem);
-    free(text);
+    json_answer_problem(request, 508, problem);
 }
 
 /* The request is out of the post's hand; to be answered. */
@@ -355,7 +352,7 @@ static int read_headers(struct http_request *http, struct posted *posted, struct
 static void decide_waiting(struct post *post, const struct posted *posted)
 {
     const struct prefer *prefer = &posted->prefer;
-    bool sync = item_is_sync(post->item) && post->item->blocking.enabled;
+    bool sync = item_senders_wait(post->item);
     int64_t wait_ms = post->item->blocking.max_wait_time_ms, preferred_ms = prefer->wait_s * 1000;
     if (posted->timeout_ms && posted->timeout_ms < wait_ms)
         wait_ms = posted->timeout_ms;

@@ -10,8 +10,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "json_answer.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
 #define WAIT_MAX_MS 300000
@@ -105,12 +105,10 @@ static void on_waited(struct caller *caller, enum caller_outcome outcome,
 
 static void answer_record(struct question *question)
 {
-    char *text = json_dumps(question->record, JSON_COMPACT);
-    json_decref(question->record);
+    json_t *record = question->record;
     struct http_request *request = question->request;
     free_question(question);
-    http_answer(request, 200, "application/json", slice_text(text), NULL, 0);
-    free(text);
+    json_answer(request, 200, record);
 }
 
 static void on_held(void *arg, const struct err *err, const bool *held)

@@ -367,7 +367,7 @@ static void take_frame(struct mllp_peer *peer, struct slice frame)
         refuse_removed(pending);
         return;
     }
-    bool sync = item_is_sync(item) && item->blocking.enabled;
+    bool sync = item_senders_wait(item);
     pending->waits = sync && !pending->mode.enhanced;
     pending->until_us = clock_mono_us() + item->blocking.max_wait_time_ms * 1000;
     bool application = pending->mode.enhanced && pending->mode.application != HL7_NE;
@@ -413,7 +413,7 @@ static void refuse_large(struct mllp_peer *peer)
 {
     struct err err;
     err_set(&err, ERR_TOO_LARGE, "the frame is larger than %lld bytes",
-            (long long)peer->front->listener->max_frame);
+            (long long)peer->reader.max_frame);
     refuse_frame(peer, peer->reader.frame, &err);
 }
 
@@ -431,6 +431,7 @@ static void on_bytes(void *data, struct slice bytes)
     peer->progress_us = clock_mono_us();
     while (bytes.len && !peer->ending) {
         size_t used = 0;
+        mllp_reader_limit(&peer->reader, (size_t)peer->front->listener->max_frame);
         enum mllp_event event = mllp_reader_feed(&peer->reader, bytes.ptr, bytes.len, &used);
         bytes = slice_of(bytes.ptr + used, bytes.len - used);
         switch (event) {
@@ -544,16 +545,22 @@ static void on_watch(void *arg)
 
 /* ---- life ---- */
 
+void mllp_front_change(struct mllp_front *front, const struct mllp_listener *listener)
+{
+    struct metric_label label = {"item", listener->item_id};
+    front->listener = listener;
+    front->junk = metrics_counter(front->metrics, "hie_mllp_junk_bytes_total",
+                                  "Bytes between MLLP frames that were skipped", &label, 1);
+}
+
 int mllp_front_start(struct mllp_front *front, struct loop *loop,
                      const struct mllp_listener *listener, struct intake *intake,
                      struct callers *callers, struct metrics *metrics, struct err *err)
 {
     *front = (struct mllp_front){
-        .listener = listener, .intake = intake, .callers = callers, .partial_ms = PARTIAL_MS};
+        .intake = intake, .callers = callers, .metrics = metrics, .partial_ms = PARTIAL_MS};
     TAILQ_INIT(&front->peers);
-    struct metric_label label = {"item", listener->item_id};
-    front->junk = metrics_counter(metrics, "hie_mllp_junk_bytes_total",
-                                  "Bytes between MLLP frames that were skipped", &label, 1);
+    mllp_front_change(front, listener);
     struct stream_server_options options = {
         .listen = listener->listen,
         .max_connections = PEERS_MAX,
@@ -575,7 +582,6 @@ int mllp_front_start(struct mllp_front *front, struct loop *loop,
 
 void mllp_front_drain(struct mllp_front *front)
 {
-    front->draining = true;
     stream_server_close(front->server);
     struct mllp_peer *peer, *next;
     for (peer = TAILQ_FIRST(&front->peers); peer; peer = next) {
@@ -587,7 +593,7 @@ void mllp_front_drain(struct mllp_front *front)
 
 bool mllp_front_idle(const struct mllp_front *front)
 {
-    return stream_server_connections(front->server) == 0;
+    return stream_server_connections(front->server) == 0 && TAILQ_EMPTY(&front->peers);
 }
 
 void mllp_front_free(struct mllp_front *front)

@@ -234,7 +234,7 @@ static void on_reap(void *arg)
         next = TAILQ_NEXT(lane, in_worker);
         if (!lane->retiring)
             continue;
-        if (!lane_is_over(lane)) {
+        if (!lane_is_over(lane) || !lane_leave(lane)) {
             left = true;
             continue;
         }

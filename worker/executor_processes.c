@@ -3,8 +3,8 @@
  * One child is started with the executor, so that a handler that cannot work shows at once; up to `concurrency` in all by load, and
  * those stay. A child that dies takes its job along (ERR_CRASHED: a message that kills its handler becomes a dead letter by its
  * attempts) and nothing else. It is started again after 100 ms, then 200 ms and so on up to 10 s, until one has ended a
- * job or 30 s went by without a death. Where they do not even start, what waits fails retryably and the lane is told to claim
- * nothing until one does. */
+ * job or 30 s went by without a death. Where they do not even start, what waits goes back to its queue, without an attempt, and the
+ * lane is told to claim nothing until one does. */
 #include "executor.h"
 
 #include "base/bug.h"
@@ -26,7 +26,7 @@
 #define CALM_MS 30000     /* without a death: what was is forgotten */
 #define LOOP_DEATHS 3u    /* in a row: a crash loop, shown in readiness */
 #define LEAVE_MS 1000     /* for children that are dismissed, then they are killed */
-#define LEAVE_TICK_US 500 /* between two looks */
+#define LEAVE_TICK_US 500 /* between two looks, where it is waited for */
 
 TAILQ_HEAD(child_list, child_process);
 
@@ -44,6 +44,7 @@ struct executor_processes {
     struct loop_timer rest; /* after deaths: the next start */
     struct loop_timer calm;
     int64_t not_before_us, died_us; /* monotonic */
+    int64_t left_by_us;             /* monotonic: until then they may leave by themselves; 0: they are not to leave */
     unsigned deaths;                /* in a row */
     unsigned failed_starts;         /* in a row */
     size_t owed;                    /* deaths that were not followed by a start yet */
@@ -210,7 +211,7 @@ static void count_death(struct executor_processes *pool)
     loop_timer_set(&pool->calm, CALM_MS);
 }
 
-/* What waits fails, for none will come soon. Their ends are the last thing done: they may start new jobs. */
+/* What waits ends, for none will come soon. Their ends are the last thing done: they may start new jobs. */
 static void fail_waiting(struct executor_processes *pool, const char *reason)
 {
     struct err err;
@@ -222,6 +223,7 @@ static void fail_waiting(struct executor_processes *pool, const char *reason)
     pool->waiting_count = 0;
     while ((job = TAILQ_FIRST(&failed))) {
         TAILQ_REMOVE(&failed, job, waiting);
+        job->unstarted = true;
         end_job(job, &err);
     }
 }
@@ -296,7 +298,7 @@ static bool start_child(struct executor_processes *pool)
 static void staff(void *arg)
 {
     struct executor_processes *pool = arg;
-    bool able = true;
+    bool able = !pool->left_by_us;
     while (able && pool->count < pool->wanted && pool->starting < STARTING_MAX) {
         int64_t rest_us = pool->not_before_us - clock_mono_us();
         if (rest_us > 0) {
@@ -305,7 +307,7 @@ static void staff(void *arg)
         }
         able = start_child(pool);
     }
-    if (!able)
+    if (!able && !pool->left_by_us)
         loop_task_set(&pool->staff);
 }
 
@@ -313,6 +315,8 @@ static void on_sigchld(void *arg)
 {
     struct executor_processes *pool = arg;
     struct child_process *child, *next;
+    if (pool->left_by_us)
+        return; /* `leave` looks */
     for (child = TAILQ_FIRST(&pool->children); child; child = next) {
         next = TAILQ_NEXT(child, entry);
         child_process_look(child);
@@ -324,29 +328,30 @@ static void on_sigchld(void *arg)
 /* They leave when their socket closes, within milliseconds unless a handler blocks them. */
 static void dismiss_all(struct executor_processes *pool)
 {
-    struct child_process *child, *next;
+    struct child_process *child;
+    pool->left_by_us = clock_mono_us() + LEAVE_MS * 1000;
     TAILQ_FOREACH(child, &pool->children, entry)
     {
         child_process_dismiss(child);
     }
-    int64_t until_us = clock_mono_us() + LEAVE_MS * 1000;
-    while (!TAILQ_EMPTY(&pool->children)) {
-        for (child = TAILQ_FIRST(&pool->children); child; child = next) {
-            next = TAILQ_NEXT(child, entry);
-            if (!child_process_left(child, clock_mono_us() > until_us))
-                continue;
-            remove_child(pool, child);
-            child_process_free(child);
-        }
-        if (clock_mono_us() > until_us + LEAVE_MS * 1000)
-            break; /* the kernel keeps it; it is dead for all that matters */
-        if (!TAILQ_EMPTY(&pool->children))
-            nanosleep(&(struct timespec){.tv_nsec = LEAVE_TICK_US * 1000}, NULL);
-    }
-    while ((child = TAILQ_FIRST(&pool->children))) {
+}
+
+/* A child that the kernel keeps though it was killed is gone for all that matters. */
+static bool leave(struct executor *executor)
+{
+    struct executor_processes *pool = of(executor);
+    struct child_process *child, *next;
+    if (!pool->left_by_us)
+        dismiss_all(pool);
+    int64_t late_us = clock_mono_us() - pool->left_by_us;
+    for (child = TAILQ_FIRST(&pool->children); child; child = next) {
+        next = TAILQ_NEXT(child, entry);
+        if (!child_process_left(child, late_us > 0) && late_us < LEAVE_MS * 1000)
+            continue;
         remove_child(pool, child);
         child_process_free(child);
     }
+    return TAILQ_EMPTY(&pool->children);
 }
 
 /* All jobs that have not ended, taken from their children. */
@@ -377,7 +382,8 @@ static void executor_processes_free(struct executor *executor)
     struct job *job;
     struct err err;
     take_jobs(pool, &jobs);
-    dismiss_all(pool);
+    while (!leave(executor))
+        nanosleep(&(struct timespec){.tv_nsec = LEAVE_TICK_US * 1000}, NULL);
     err_set(&err, ERR_CANCELLED, "cancelled: its worker leaves");
     while ((job = TAILQ_FIRST(&jobs))) {
         TAILQ_REMOVE(&jobs, job, waiting);
@@ -392,7 +398,12 @@ static void executor_processes_free(struct executor *executor)
 }
 
 static const struct executor_ops ops = {
-    .start = start, .cancel = cancel, .retire = retire, .free = executor_processes_free};
+    .start = start,
+    .cancel = cancel,
+    .retire = retire,
+    .leave = leave,
+    .free = executor_processes_free,
+};
 
 struct executor *executor_processes_new(const struct executor_env *env, const struct item *item)
 {

@@ -29,6 +29,7 @@ struct job {
     void *ride;               /* the executor's: what runs it */
     TAILQ_ENTRY(job) waiting; /* the executor's: for something that runs it */
     bool running;
+    bool unstarted; /* it ended badly before a handler was there to see it: no attempt of the message */
     /* what was made of it */
     struct job_sent *sent;
     size_t sent_count, sent_capacity;

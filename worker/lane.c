@@ -396,6 +396,12 @@ bool lane_is_over(const struct lane *lane)
     return over;
 }
 
+bool lane_leave(struct lane *lane)
+{
+    struct executor *executor = lane->executor;
+    return !executor || !executor->ops->leave || executor->ops->leave(executor);
+}
+
 void lane_close(struct lane *lane)
 {
     lane->runs = false; /* what ends from here on pumps nothing */

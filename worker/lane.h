@@ -85,6 +85,8 @@ void lane_init(struct lane *lane, struct worker *worker, struct production *prod
 /* Claims no more; over once nothing of it is in hand and nobody's children are under way through it. */
 void lane_retire(struct lane *lane);
 bool lane_is_over(const struct lane *lane);
+/* Of one that is over: its handler's threads and children go. Called until they are gone (true), so that lane_done waits for nothing. */
+bool lane_leave(struct lane *lane);
 /* Ends what still runs. Of all lanes before the first lane_done, since what ends joins batches of others. */
 void lane_close(struct lane *lane);
 void lane_done(struct lane *lane);

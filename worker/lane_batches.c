@@ -234,8 +234,8 @@ static void submit(struct publication *publication)
                            publication);
         return;
     case BATCH_RETRY:
-        queue->ops->retry(queue, publication->name, publication->retries, count, on_done,
-                          publication);
+        queue->ops->retry(queue, publication->name, worker->id, publication->retries, count,
+                          on_done, publication);
         return;
     case BATCH_RETURN:
         queue->ops->hand_back(queue, publication->name, worker->id, publication->entry_pointers,

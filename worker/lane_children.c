@@ -88,12 +88,16 @@ static void fill_child(struct claim *claim, struct store_message *child, size_t 
 /* Without rows nobody but this worker can bring them. */
 static int check_sent(const struct claim *claim, struct err *err)
 {
+    struct worker *worker = claim->lane->worker;
     for (size_t i = 0; i < claim->job.sent_count; i++) {
         const struct job_sent *sent = &claim->job.sent[i];
         if (sent->body.len > MESSAGE_INLINE_MAX)
             return err_set(
                 err, ERR_TOO_LARGE,
                 "a message that it sends is too large for an item without persistence");
+        if (!worker_route(worker, sent->target->id, worker->production->version))
+            return err_set(err, ERR_UNAVAILABLE, "it sends to %s, whose queue is not open",
+                           sent->target->id);
     }
     return 0;
 }

@@ -369,14 +369,9 @@ static void lose(struct lane_part *part)
     lane_part_settle(part);
 }
 
-void lane_refused_by_lease(struct claim *claim, int attempt)
+void lane_refused_by_lease(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (claim->outcome.end == STORE_RETRY && attempt > claim->outcome.attempt && !part->lost) {
-        claim->outcome.attempt = attempt - 1;
-        lane_wait(claim);
-        return;
-    }
     part->in_cycle++; /* stays while its claims go */
     if (!part->lost)
         lose(part); /* the store will say so */

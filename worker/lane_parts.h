@@ -12,6 +12,8 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
                   void (*done)(struct lane *lane, size_t count));
 /* Runs a claim, or ends it when its time is over, it is malformed, or it has killed too many. */
 void lane_start(struct claim *claim);
+/* Nothing was recorded of it: asks the store why, and goes on with what was recorded before. */
+void lane_look_again(struct claim *claim);
 void lane_check_timeouts(void *lane);
 /* The database refused the data of a good end (a child's, or the reply's): it becomes a dead letter. */
 void lane_refused(struct claim *claim);
@@ -21,8 +23,8 @@ size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
 
 /* ---- lane_children.c ---- */
 
-/* What the job sent, as rows of the outcome and entries of queues. False with `err`: one is too large for a queue, and its parent keeps
- * nothing in the store. */
+/* What the job sent, as rows of the outcome and entries of queues. A parent that the store knows nothing of has no rows, so each of its
+ * children must go into a queue now: false with `err` where one is too large for one, or (retryable) its queue is changing or removed. */
 bool lane_make_children(struct claim *claim, struct err *err);
 
 /* ---- lane_fetch.c: large bodies come from the store, within a budget of bytes for the whole worker ---- */
@@ -71,9 +73,8 @@ void lane_turn_over(struct claim *claim);
 bool lane_stands_back(struct claim *claim);
 /* Its attempt failed and is recorded: it keeps its key and runs again when its backoff is over. */
 void lane_wait(struct claim *claim);
-/* Its settle was refused though it has no end: it was the repeat of a retry that is recorded, or the lease is lost. `attempt`: the one
- * that begins now. */
-void lane_refused_by_lease(struct claim *claim, int attempt);
+/* Its settle was refused, and not for what was recorded before: the lease is lost. */
+void lane_refused_by_lease(struct claim *claim);
 /* It goes back to its queue while its partition stays: nothing later of the partition runs before it is found again. */
 void lane_gap(struct claim *claim);
 /* It leaves the lane: its place in the line goes. */

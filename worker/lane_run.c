@@ -203,9 +203,13 @@ void lane_job_ended(struct job *job, const struct err *error)
 {
     struct claim *claim = claim_of_job(job);
     struct lane *lane = claim->lane;
-    histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
     metric_add(lane->metrics.in_flight, -1);
     claim_cancel_timer(claim);
+    if (job->unstarted) {
+        lane_return(claim);
+        return;
+    }
+    histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
     if (error)
         failed(claim, error);
     else
@@ -397,22 +401,13 @@ static void on_looked_up(void *arg, const struct err *err)
     for (size_t i = 0; i < look_up->asked; i++) {
         struct claim *claim = look_up->claims[i];
         const struct store_claim *row = &look_up->rows[i];
-        if (!claim->settle_repeated) {
-            claim->outcome.run = row->run;
-            claim->outcome.attempt = row->attempt;
-            set_seq(claim, row->seq);
-        }
-        if (err->code != ERR_NONE && !claim->settle_repeated) {
+        claim->outcome.run = row->run;
+        claim->outcome.attempt = row->attempt;
+        set_seq(claim, row->seq);
+        if (err->code != ERR_NONE) {
             lane_return(claim);
-        } else if (err->code == ERR_NONE && row->ended) {
+        } else if (row->ended) {
             ended[ended_count++] = claim;
-        } else if (claim->settle_repeated && claim->part && err->code == ERR_NONE) {
-            lane_refused_by_lease(claim, row->attempt);
-        } else if (claim->settle_repeated && claim->part) { /* nothing later may run before it */
-            claim_move(claim, CLAIM_SETTLING);
-            settler_add(&lane->worker->settler, claim);
-        } else if (claim->settle_repeated) {
-            lane_superseded(claim);
         } else if (row->known) {
             claim->unwritten = false;
             start_or_line_up(claim);
@@ -441,8 +436,7 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
     look_up->count = count;
     for (size_t i = 0; i < count; i++) {
         struct claim *claim = claims[i];
-        if (!claim->settle_repeated)
-            read_meta(claim);
+        read_meta(claim);
         if (claim->unrecorded) {
             unrecorded[unrecorded_count++] = claim;
             continue;
@@ -450,7 +444,7 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
         look_up->claims[look_up->asked] = claim;
         look_up->rows[look_up->asked++] =
             (struct store_claim){.id = claim->entry->id,
-                                 .taken_over = claim->entry->taken_over && !claim->settle_repeated,
+                                 .taken_over = claim->entry->taken_over,
                                  .lease_token = claim->outcome.lease_token};
     }
     for (size_t i = 0; i < unrecorded_count; i++) {
@@ -463,6 +457,47 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
                                         look_up->asked, on_looked_up, look_up);
     else
         on_looked_up(look_up, &(const struct err){.code = ERR_NONE});
+}
+
+/* ---- the second look, after a settle that was refused ---- */
+
+struct second_look {
+    struct claim *claim;
+    struct store_claim row;
+};
+
+/* It was recorded by a try before, whose answer was lost; or another hand has the message. */
+static void on_looked_again(void *arg, const struct err *err)
+{
+    struct second_look *look = arg;
+    struct claim *claim = look->claim;
+    struct store_outcome *outcome = &claim->outcome;
+    const struct store_claim row = look->row;
+    free(look);
+    worker_note(claim->lane->worker, &claim->lane->worker->look_up_trouble, err);
+    if (err->code != ERR_NONE) {
+        claim_move(claim, CLAIM_SETTLING);
+        settler_add(&claim->lane->worker->settler, claim);
+    } else if (row.ended) {
+        lane_publish_ended(claim->lane, &claim, 1);
+    } else if (outcome->end == STORE_RETRY && row.attempt == outcome->attempt + 1) {
+        lane_recorded(claim);
+    } else if (claim->part) {
+        lane_refused_by_lease(claim);
+    } else {
+        lane_superseded(claim);
+    }
+}
+
+void lane_look_again(struct claim *claim)
+{
+    struct store *store = claim->lane->worker->store;
+    struct second_look *look = mem_alloc(sizeof(*look));
+    claim_move(claim, CLAIM_LOOKING);
+    look->claim = claim;
+    look->row = (struct store_claim){.id = claim->entry->id,
+                                     .lease_token = claim->outcome.lease_token};
+    store->ops->claim(store, claim->lane->worker->id, &look->row, 1, on_looked_again, look);
 }
 
 /* Walks over what the lane holds only for what came a second time: it is looked for when a process slept so long that it finds its

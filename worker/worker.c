@@ -33,11 +33,15 @@ struct lane *worker_lane(struct worker *worker, const char *item_id)
 
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version)
 {
+    bool joined = !worker->fleet || fleet_joined(worker->fleet);
+    return joined ? worker_last_route(worker, item_id, version) : NULL;
+}
+
+struct lane *worker_last_route(struct worker *worker, const char *item_id, int64_t version)
+{
     struct lane *lane;
     if (!worker->fleet)
         return worker_lane(worker, item_id);
-    if (!fleet_joined(worker->fleet))
-        return NULL; /* its queue may be another by now */
     const struct item *item = fleet_route(worker->fleet, item_id, version);
     if (item && item == production_find(worker->production, slice_text(item_id)))
         return worker->lanes[item->index];
@@ -239,7 +243,8 @@ static void on_terminate(void *arg)
     worker->draining = true;
     health_drain(worker->health);
     reconciler_stop(worker->reconciler);
-    worker->drain_until_us = clock_mono_us() + worker->production->worker.drain_timeout_ms * 1000;
+    const struct production *section = fleet_section(worker->fleet, SECTION_WORKER);
+    worker->drain_until_us = clock_mono_us() + section->worker.drain_timeout_ms * 1000;
     loop_timer_cancel(&worker->heartbeat);
     leave(worker);
     struct lane *lane;
@@ -326,27 +331,35 @@ static void on_http(void *arg, struct http_request *request)
         http_answer_problem(request, 404, "there is nothing at this path", NULL, 0);
 }
 
+static void tell_insecure(struct worker *worker, bool insecure)
+{
+    if (insecure && !worker->insecure)
+        health_warn_insecure(worker->health, "worker.listen");
+    else if (!insecure && worker->insecure)
+        health_clear(worker->health, "worker.listen");
+    worker->insecure = insecure;
+}
+
 /* Several workers on one machine: the next free port when the configured one is taken. */
 static int listen_http(struct worker *worker, struct err *err)
 {
-    struct http_server_options options = {.listen = worker->production->worker.listen,
-                                          .max_body = 4096,
-                                          .on_request = on_http,
-                                          .arg = worker};
-    if (http_server_start(worker->loop, &options, &worker->http, err) == 0)
-        return 0;
-    const char *colon = strrchr(options.listen, ':');
-    for (int i = 1; err->code == ERR_IO && colon && i < PORTS_TRIED; i++) {
-        char *next = mem_printf("%.*s:%d", (int)(colon - options.listen), options.listen,
-                                atoi(colon + 1) + i);
-        options.listen = next;
-        int failed = http_server_start(worker->loop, &options, &worker->http, err);
-        options.listen = worker->production->worker.listen;
-        free(next);
-        if (!failed)
-            return 0;
-    }
-    return -1;
+    const struct production *section = fleet_section(worker->fleet, SECTION_WORKER);
+    struct http_server_options options = {
+        .listen = section->worker.listen, .max_body = 4096, .on_request = on_http, .arg = worker};
+    if (http_door_open(&worker->http, worker->loop, worker->health, &options, PORTS_TRIED, err))
+        return -1;
+    tell_insecure(worker, section->worker.insecure);
+    return 0;
+}
+
+static void on_section(void *arg)
+{
+    struct worker *worker = arg;
+    const struct production *section = fleet_section(worker->fleet, SECTION_WORKER);
+    if (worker->draining)
+        return;
+    http_door_move(&worker->http, section->worker.listen);
+    tell_insecure(worker, section->worker.insecure);
 }
 
 static int check_items(const struct production *production, const char *list, struct err *err)
@@ -390,6 +403,7 @@ static void connect_links(struct worker *worker, const char *config)
                                                       .health = worker->health,
                                                       .metrics = worker->metrics,
                                                       .on_production = on_production,
+                                                      .on_section = on_section,
                                                       .on_joined = on_joined,
                                                       .is_settled = is_settled,
                                                       .on_shape = on_shape,
@@ -438,11 +452,9 @@ int worker_init(struct worker *worker, struct production *production, const char
     ownership_init(&worker->ownership, worker);
     if (arrange_init(worker, err) || listen_http(worker, err))
         return -1;
-    if (production->worker.insecure)
-        health_warn_insecure(worker->health, "worker.listen");
     log_info("worker_started", LOG_WORD("worker", worker->id),
              LOG_WORD("items", worker->item_names),
-             LOG_INT("http_port", http_server_port(worker->http)));
+             LOG_INT("http_port", http_server_port(worker->http.server)));
     return 0;
 }
 
@@ -467,7 +479,8 @@ void worker_done(struct worker *worker)
     fleet_free(worker->fleet);
     settler_done(&worker->settler);
     ownership_done(&worker->ownership);
-    http_server_free(worker->http);
+    if (worker->http.wanted)
+        http_door_free(&worker->http);
     offload_free(worker->env.handler.offload);
     http_client_free(worker->env.handler.http);
     health_free(worker->health);

@@ -5,9 +5,9 @@
 #include "arrange.h"
 #include "lane.h"
 #include "link/http_client.h"
-#include "link/http_server.h"
 #include "offload.h"
 #include "ops/health.h"
+#include "ops/http_door.h"
 #include "ops/identity.h"
 #include "ops/metrics.h"
 #include "ownership.h"
@@ -30,7 +30,8 @@ struct worker {
     struct executor_env env;
     struct metrics *metrics;
     struct health *health;
-    struct http_server *http;
+    struct http_door http;
+    bool insecure;                /* was warned of: its listener is open to other machines */
     struct lane **lanes;          /* one for each item of the production, by index */
     TAILQ_HEAD(, lane) all_lanes; /* and those that are closing or retiring */
     struct loop_timer reap;
@@ -63,6 +64,8 @@ void worker_done(struct worker *worker);
 struct lane *worker_lane(struct worker *worker, const char *item_id);
 /* The lane whose queue a message belongs into that was accepted under `version`; NULL: it waits in the WAL, or belongs nowhere. */
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version);
+/* The same by what was heard of the fleet last, however long ago: for what worker_route was asked about in this turn of the loop. */
+struct lane *worker_last_route(struct worker *worker, const char *item_id, int64_t version);
 /* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
 void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
 /* May lanes claim? */

@@ -53,7 +53,8 @@ local function inherit(keys, args)
     return {more, dropped, into_hand(stream, consumer, 0, ids), at}
 end
 
--- Where an entry to be pulled is: the fields it comes back with when it is not in the stream, or its id and who holds it for how long.
+-- Where an entry to be pulled is: the fields it comes back with when it is not in the stream; else who holds it, and whether he has
+-- not put it down.
 local function find_pulled(keys, place, member, fields)
     local stream, _, delayed, parked = unpack(keys)
     if place == PARKED then

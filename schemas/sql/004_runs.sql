@@ -2,27 +2,34 @@
 
 DROP FUNCTION hie.open_rows(bigint[], uuid[]), hie.open_page(bigint, integer), hie.claim(uuid[], boolean[], uuid, uuid, text);
 
--- Takes out stragglers that have ended by now: a thousand a call, round and round. One that is being redriven is passed
--- over; one that was redriven meanwhile has another run.
+-- Takes out stragglers that have ended by now: ten thousand a call, round and round, and more where most have ended. One that is
+-- being redriven is passed over; one that was redriven meanwhile has another run.
 CREATE OR REPLACE FUNCTION hie.sweep_stragglers(swept bigint) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    last bigint;
+    chunk CONSTANT integer := 10000;
+    last bigint := swept;
     seen integer;
     over_seqs bigint[];
     over_runs integer[];
 BEGIN
-    SELECT max(p.seq), count(*), array_agg(p.seq ORDER BY p.seq) FILTER (WHERE p.ended),
-           array_agg(p.run ORDER BY p.seq) FILTER (WHERE p.ended)
-      INTO last, seen, over_seqs, over_runs
-      FROM (SELECT s.seq, s.run, (SELECT true FROM hie.ended e
-                                   WHERE e.correlation_id = s.correlation_id AND e.run = s.run) AS ended
-              FROM hie.stragglers s WHERE s.seq > swept ORDER BY s.seq LIMIT 1000) p;
-    DELETE FROM hie.stragglers s
-     USING (SELECT k.seq FROM unnest(over_seqs, over_runs) o(seq, run)
-              JOIN hie.stragglers k ON k.seq = o.seq AND k.run = o.run FOR UPDATE OF k SKIP LOCKED) l
-     WHERE s.seq = l.seq;
-    RETURN CASE WHEN seen < 1000 THEN 0 ELSE last END;
+    FOR round IN 1..4 LOOP
+        SELECT max(p.seq), count(*), array_agg(p.seq ORDER BY p.seq) FILTER (WHERE p.ended),
+               array_agg(p.run ORDER BY p.seq) FILTER (WHERE p.ended)
+          INTO last, seen, over_seqs, over_runs
+          FROM (SELECT s.seq, s.run, (SELECT true FROM hie.ended e
+                                       WHERE e.correlation_id = s.correlation_id AND e.run = s.run) AS ended
+                  FROM hie.stragglers s WHERE s.seq > last ORDER BY s.seq LIMIT chunk) p;
+        DELETE FROM hie.stragglers s
+         USING (SELECT k.seq FROM unnest(over_seqs, over_runs) o(seq, run)
+                  JOIN hie.stragglers k ON k.seq = o.seq AND k.run = o.run FOR UPDATE OF k SKIP LOCKED) l
+         WHERE s.seq = l.seq;
+        IF seen < chunk THEN
+            RETURN 0;
+        END IF;
+        EXIT WHEN coalesce(cardinality(over_seqs), 0) * 2 < seen;
+    END LOOP;
+    RETURN last;
 END $$;
 
 -- Those of these rows whose run (NULL: the first) has no end. The lowest and the highest id are found first: as parameters of the
@@ -75,8 +82,9 @@ END $$;
 
 -- Moves the mark up to `wanted` at most, over at most 20,000 rows a call, and answers hie.low_mark(). Only the holder
 -- of a live lease moves it. It looks at the rows itself, in a snapshot in which no transaction with a lower seq is open, so a caller
--- cannot raise it too far. A few unfinished rows among many finished ones do not hold it: they become stragglers, as redriven ones
--- are.
+-- cannot raise it too far. Unfinished rows hold it only while they are more than a twentieth of the rows that it is behind: then they
+-- become stragglers, as redriven ones are. So a backlog that is worked off in its order makes none, and whatever waits, there are not
+-- many finished rows above the mark, which owners of partitions pass over.
 CREATE OR REPLACE FUNCTION hie.raise_low_mark(lease_token bigint, wanted bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
@@ -128,7 +136,7 @@ BEGIN
         END IF;
         IF open_seqs IS NULL THEN
             m.low := top;
-        ELSIF seen = chunk AND cardinality(open_seqs) * 20 <= seen THEN
+        ELSIF seen = chunk AND cardinality(open_seqs) * 20 <= m.safe - m.low THEN
             INSERT INTO hie.stragglers (seq, correlation_id, run, pattern, partition, item)
             SELECT o.seq, o.id, 1, a.pattern, a.partition, a.item
               FROM unnest(open_seqs, open_ids) o(seq, id),

@@ -114,7 +114,7 @@ static void complete(struct sim_call *sim_call, const struct err *err)
         complete_attend(call, err);
         return;
     case OP_OLDER:
-        ((store_older_done *)call->done)(call->arg, err, call->found);
+        ((store_older_done *)call->done)(call->arg, err, call->found ? 1 : 0);
         return;
     case OP_DISOWN:
     case OP_RELEASE:
@@ -455,9 +455,10 @@ static void attend(struct store *store, const char *id, const char *kind, int64_
     send(store, call);
 }
 
-static void older(struct store *store, const char *item, int64_t version, store_older_done *done,
-                  void *arg)
+static void older(struct store *store, const char *item, int64_t version, int64_t after_seq,
+                  store_older_done *done, void *arg)
 {
+    (void)after_seq;
     struct store_call *call = new_call(store, OP_OLDER, 0, DONE(done), arg);
     snprintf(call->name, sizeof(call->name), "%s", item);
     call->number = version;

@@ -233,7 +233,7 @@ static void execute_counts(struct store_call *call)
             i++;
         if (i == call->result_count)
             call->counts[call->result_count++].item = row->item;
-        call->counts[i].unfinished++;
+        call->counts[i].count++;
     }
 }
 

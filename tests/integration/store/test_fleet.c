@@ -287,26 +287,31 @@ START_TEST(test_change_join)
 }
 END_TEST
 
-struct any {
+struct first {
     int calls;
     struct err err;
-    bool any;
+    int64_t seq;
 };
 
-static void on_older(void *arg, const struct err *err, bool any)
+static void on_older(void *arg, const struct err *err, int64_t seq)
 {
-    struct any *answer = arg;
+    struct first *answer = arg;
     answer->calls++;
     answer->err = *err;
-    answer->any = any;
+    answer->seq = seq;
+}
+
+static int64_t first_older(struct fixture *f, const char *item, int64_t version, int64_t after_seq)
+{
+    struct first answer = {0};
+    CALL(f, answer, older, item, version, after_seq, on_older);
+    ck_assert_int_eq(answer.err.code, ERR_NONE);
+    return answer.seq;
 }
 
 static bool any_older(struct fixture *f, const char *item, int64_t version)
 {
-    struct any answer = {0};
-    CALL(f, answer, older, item, version, on_older);
-    ck_assert_int_eq(answer.err.code, ERR_NONE);
-    return answer.any;
+    return first_older(f, item, version, 0) != 0;
 }
 
 START_TEST(test_older)
@@ -322,6 +327,10 @@ START_TEST(test_older)
     }
     accept_ok(&f, rows, 3);
     ck_assert(!any_older(&f, "In", 2) && any_older(&f, "In", 3) && !any_older(&f, "Else", 9));
+    ck_assert_int_eq(first_older(&f, "In", 9, 0), m[0].seq);
+    ck_assert_int_eq(first_older(&f, "In", 9, m[0].seq - 1), m[0].seq);
+    ck_assert_int_eq(first_older(&f, "In", 9, m[0].seq), m[1].seq);
+    ck_assert_int_eq(first_older(&f, "In", 9, m[2].seq), 0);
     struct store_outcome end = end_of(&m[0], STORE_COMPLETED, 1),
                          dead = end_of(&m[1], STORE_DEAD_LETTERED, 1);
     ck_assert(settle_one(&f, &end));

@@ -95,10 +95,9 @@ static const char *told_of(struct fixture *f, struct uuid id)
                          id_text(id));
 }
 
-static void on_ids(void *arg, const struct err *err, const struct uuid *ids, size_t count)
+static void on_handled(void *arg, const struct err *err, const struct store_handled *handled)
 {
-    (void)ids;
-    on_number(arg, err, (int64_t)count);
+    on_number(arg, err, (int64_t)handled->count);
 }
 
 static void on_letters(void *arg, const struct err *err, const struct store_dead_letter *rows,
@@ -156,8 +155,8 @@ START_TEST(test_old_rows_are_worked_on)
     open_database(&f, database);
     int64_t token = lease_ok(&f, "reconciler", "me", 60000);
     struct answer redriven = {0}, dismissed = {0};
-    CALL(&f, redriven, redrive, "In", &old.dead, 1, on_ids);
-    CALL(&f, dismissed, dismiss, "In", &old.dismissed, 1, on_ids);
+    CALL(&f, redriven, redrive, "In", &old.dead, 1, UUID_NONE, on_handled);
+    CALL(&f, dismissed, dismiss, "In", &old.dismissed, 1, UUID_NONE, on_handled);
     ck_assert(redriven.number == 1 && dismissed.number == 1);
     ck_assert_str_eq(told_of(&f, old.dead), "accepted 2 0");
     ck_assert_uint_eq(page_of(&f, 0, 10).count, 4);

@@ -296,7 +296,7 @@ END_TEST
 static void answer_counts(int64_t unfinished)
 {
     struct fake_store_call *call = fake_store_take(&store, FAKE_COUNTS);
-    struct store_count count = {.item = item->id, .unfinished = unfinished};
+    struct store_count count = {.item = item->id, .count = unfinished};
     ((store_counts_done *)call->done)(call->arg, &fake_ok, &count, 1);
     free(call);
 }

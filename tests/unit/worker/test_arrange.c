@@ -18,6 +18,9 @@
 #define SLOWLY                                                                                     \
     "  - {id: A, class: Echo, queue_type: unordered, concurrency: 3, settings: {delay: 60000},\n"     \
     "     timeout: 90000}\n"
+#define ROUTES                                                                                     \
+    "  - {id: R, class: HL7RoutingEngine, queue_type: unordered, persistence: {mode: none},\n"        \
+    "     settings: {default: A}}\n"
 #define DISABLED "  - {id: A, class: Echo, queue_type: unordered, enabled: false}\n"
 #define LIFO "  - {id: A, class: Echo, queue_type: lifo}\n"
 #define FIFO "  - {id: A, class: Echo, queue_type: fifo, partitions: 2}\n"
@@ -456,6 +459,36 @@ START_TEST(a_queue_that_changes)
 }
 END_TEST
 
+/* Lets R have one message; what it then does. */
+static struct fake_queue_call *route_one(enum fake_queue_op op)
+{
+    struct uuid id = uuid_new(1);
+    struct fake_queue_call *call;
+    answer_claims();
+    lane_wake(current("R"), 0);
+    ANSWER_UNTIL(call = claim_for("R"));
+    TAILQ_REMOVE(&queue.calls, call, link);
+    fake_queue_answer_claim(call, &id, 1);
+    run_loop_turns(worker.loop);
+    return fake_queue_take(&queue, op);
+}
+
+START_TEST(what_has_no_row_waits_for_the_queue_it_goes_into)
+{
+    publish("items:\n" PLAIN ROUTES B, false);
+    publish("items:\n" LIFO ROUTES B, true);
+    struct fake_queue_call *retry = route_one(FAKE_RETRY);
+    ck_assert_int_eq(retry->retries[0].attempts, 1);
+    fake_queue_answer(retry, &fake_ok);
+    close_a();
+    fake_queue_answer(route_one(FAKE_RETRY), &fake_ok);
+    open_a();
+    struct fake_queue_call *enqueue = route_one(FAKE_ENQUEUE);
+    ck_assert_int_eq(enqueue->name.type, QUEUE_LIFO);
+    fake_queue_answer_depth(enqueue, &fake_ok, 1);
+}
+END_TEST
+
 START_TEST(settings_of_a_queue_that_is_closing)
 {
     publish("items:\n" LIFO B, true);
@@ -564,6 +597,7 @@ int main(void)
     tcase_add_test(all, in_flight_is_that_of_both_lanes);
     tcase_add_test(all, concurrency_counts_what_the_lane_before_still_runs);
     tcase_add_test(all, a_queue_that_changes);
+    tcase_add_test(all, what_has_no_row_waits_for_the_queue_it_goes_into);
     tcase_add_test(all, settings_of_a_queue_that_is_closing);
     tcase_add_test(all, a_change_that_is_under_way);
     tcase_add_test(all, a_fifo_lane_opens_when_the_one_before_is_gone);

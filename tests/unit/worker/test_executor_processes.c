@@ -69,6 +69,7 @@ static void ends_with(const char *body, enum error_code code, const char *text)
     ck_assert_int_eq(test->error.code, code);
     ck_assert_str_eq(test->error.text, text);
     ck_assert_uint_eq(test->job.sent_count, 0);
+    ck_assert(!test->job.unstarted);
     test_job_free(test);
 }
 
@@ -205,6 +206,7 @@ START_TEST(one_that_refuses_pauses_its_lane)
     test_wait(test);
     ck_assert_int_eq(test->error.code, ERR_UNAVAILABLE);
     ck_assert_str_eq(test->error.text, "its child processes do not start: it does not open here");
+    ck_assert(test->job.unstarted);
     ck_assert(executor->paused);
     ck_assert(health_ready(env.health));
     test_job_free(test);
@@ -316,6 +318,27 @@ START_TEST(they_die_with_their_worker)
 }
 END_TEST
 
+/* A reload's loop goes on meanwhile. */
+START_TEST(leaving_waits_for_nobody)
+{
+    open_item(0);
+    pid_t pid = run_where();
+    kill(pid, SIGSTOP); /* it does not leave by itself */
+    int64_t begin_ms = clock_mono_ms(), longest_ms = 0;
+    for (bool gone = false; !gone && clock_mono_ms() - begin_ms < 20000; test_sleep_ms(5)) {
+        int64_t called_ms = clock_mono_ms();
+        gone = executor->ops->leave(executor);
+        if (clock_mono_ms() - called_ms > longest_ms)
+            longest_ms = clock_mono_ms() - called_ms;
+        run_loop_turns(loop);
+    }
+    ck_assert(is_gone(pid));
+    ck_assert_int_ge(clock_mono_ms() - begin_ms, 1000);
+    ck_assert_int_lt(longest_ms, 500);
+    ck_assert(metric_is("hie_children", 0));
+}
+END_TEST
+
 START_TEST(freeing_kills_one_that_hangs)
 {
     open_item(0);
@@ -353,6 +376,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, it_gets_no_descriptor_of_its_worker);
     tcase_add_test(tests, signals_to_the_group_are_its_workers_business);
     tcase_add_test(tests, they_die_with_their_worker);
+    tcase_add_test(tests, leaving_waits_for_nobody);
     tcase_add_test(tests, freeing_kills_one_that_hangs);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

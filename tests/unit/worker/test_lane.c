@@ -481,23 +481,99 @@ START_TEST(large_bodies_wait_for_room)
 }
 END_TEST
 
-START_TEST(a_repeated_settle_finds_its_end)
+/* A settle whose answer is lost, though it was recorded; then the look-up that follows the refused repeat. */
+static struct fake_store_call *settle_twice(void)
 {
-    struct uuid id = uuid_new(5000);
     struct err lost = {.code = ERR_OUTCOME_UNKNOWN};
-    claim("Slow", &id, 1, 1);
     fake_store_answer(settled(), &lost);
-    record(settled(), false); /* the first try was recorded after all */
-    struct fake_store_call *look_up = fake_store_take(&store, FAKE_CLAIM);
+    record(settled(), false);
+    return fake_store_take(&store, FAKE_CLAIM);
+}
+
+/* Answers what is asked about a message that has its end. */
+static void answer_ended(struct fake_store_call *look_up, const char *state)
+{
+    struct store_record found = {.state = state, .attempts = 1, .error = "a reason"};
     look_up->claims[0].known = look_up->claims[0].ended = true;
     fake_store_answer(look_up, &fake_ok);
     struct fake_store_call *children = fake_store_take(&store, FAKE_CHILDREN);
     ((store_rows *)children->done)(children->arg, &fake_ok, NULL, 0);
     free(children);
+    struct fake_store_call *find = fake_store_take(&store, FAKE_FIND);
+    ((store_found *)find->done)(find->arg, &fake_ok, &found);
+    free(find);
     run_loop_turns(worker.loop);
+}
+
+static bool completed_is(const char *item, const char *status, int count)
+{
+    struct buffer out;
+    char line[200];
+    snprintf(line, sizeof(line),
+             "hie_messages_completed_total{item=\"%s\",pattern=\"async_reliable\",status=\"%s\"} %d\n",
+             item, status, count);
+    buffer_init(&out, 1u << 20);
+    metrics_print(worker.metrics, &out);
+    buffer_append_byte(&out, '\0');
+    bool found = strstr(out.data, line) != NULL;
+    buffer_done(&out);
+    return found;
+}
+
+START_TEST(a_repeated_settle_finds_its_end)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Slow", &id, 1, 1);
+    answer_ended(settle_twice(), "completed");
     fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &fake_ok);
     ck_assert_uint_eq(lane("Slow")->held, 0);
     ck_assert_uint_eq(lane("Slow")->starting, 0);
+    ck_assert(completed_is("Slow", "completed", 1));
+}
+END_TEST
+
+START_TEST(a_repeated_settle_finds_its_dead_letter)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Fast", &id, 1, 1);
+    answer_ended(settle_twice(), "dead_lettered");
+    struct fake_queue_call *bury = fake_queue_take(&queue, FAKE_BURY);
+    ck_assert_str_eq(bury->dead[0].error, "a reason");
+    fake_queue_answer(bury, &fake_ok);
+    run_loop_turns(worker.loop);
+    fake_queue_answer(fake_queue_take(&queue, FAKE_FINISH), &fake_ok);
+    ck_assert_uint_eq(lane("Fast")->held, 0);
+    ck_assert(completed_is("Fast", "dead_lettered", 1));
+}
+END_TEST
+
+START_TEST(a_repeated_settle_finds_its_retry)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Stuck", &id, 1, 1);
+    struct fake_store_call *look_up = settle_twice();
+    look_up->claims[0].known = true;
+    look_up->claims[0].run = 1;
+    look_up->claims[0].attempt = 2;
+    fake_store_answer(look_up, &fake_ok);
+    run_loop_turns(worker.loop);
+    struct fake_queue_call *retry = fake_queue_take(&queue, FAKE_RETRY);
+    ck_assert(uuid_equal(retry->retries[0].id, id));
+    fake_queue_answer(retry, &fake_ok);
+    ck_assert_uint_eq(lane("Stuck")->held, 0);
+}
+END_TEST
+
+START_TEST(a_repeated_settle_finds_another_hand)
+{
+    struct uuid id = uuid_new(5000);
+    claim("Stuck", &id, 1, 1);
+    struct fake_store_call *look_up = settle_twice();
+    look_up->claims[0] = (struct store_claim){.id = id, .known = true, .run = 1, .attempt = 3};
+    fake_store_answer(look_up, &fake_ok);
+    run_loop_turns(worker.loop);
+    ck_assert_ptr_null(fake_queue_find(&queue, FAKE_RETRY));
+    ck_assert_uint_eq(lane("Stuck")->held, 0);
 }
 END_TEST
 
@@ -567,6 +643,27 @@ START_TEST(nothing_is_claimed_while_a_link_is_down)
 }
 END_TEST
 
+static void end_unstarted(struct executor *executor, struct job *job)
+{
+    struct err err = {.code = ERR_UNAVAILABLE};
+    (void)executor;
+    job->unstarted = true;
+    job->ended(job, &err);
+}
+
+START_TEST(what_no_handler_could_be_had_for_goes_back)
+{
+    struct uuid id = uuid_new(5000);
+    static struct executor_ops ops;
+    ops = *lane("Slow")->executor->ops;
+    ops.start = end_unstarted;
+    lane("Slow")->executor->ops = &ops;
+    claim("Slow", &id, 1, 2); /* of two */
+    fake_queue_answer(fake_queue_take(&queue, FAKE_HAND_BACK), &fake_ok);
+    ck_assert_uint_eq(fake_store_pending(&store), 0);
+}
+END_TEST
+
 START_TEST(a_drain_hands_back_what_was_not_started)
 {
     struct uuid id = uuid_new(5000);
@@ -614,6 +711,9 @@ int main(void)
     tcase_add_test(cases, a_stored_body_nobody_knows_is_a_dead_letter);
     tcase_add_test(cases, large_bodies_wait_for_room);
     tcase_add_test(cases, a_repeated_settle_finds_its_end);
+    tcase_add_test(cases, a_repeated_settle_finds_its_dead_letter);
+    tcase_add_test(cases, a_repeated_settle_finds_its_retry);
+    tcase_add_test(cases, a_repeated_settle_finds_another_hand);
     tcase_add_test(cases, a_key_of_the_wrong_type_does_not_stop_the_lane);
     tcase_add_test(cases, children_of_a_parent_with_rows_are_rows);
     tcase_add_test(cases, children_without_rows_are_never_given_up);
@@ -625,6 +725,7 @@ int main(void)
     tcase_add_test(cases, a_settle_that_failed_is_repeated);
     tcase_add_test(cases, a_finish_that_failed_is_repeated);
     tcase_add_test(cases, nothing_is_claimed_while_a_link_is_down);
+    tcase_add_test(cases, what_no_handler_could_be_had_for_goes_back);
     tcase_add_test(cases, a_drain_hands_back_what_was_not_started);
     tcase_add_test(cases, what_still_runs_at_the_end_of_a_drain_goes_back);
     suite_add_tcase(suite, cases);
