@@ -24,7 +24,8 @@ static const uint32_t state_moves[] = {
     [CLAIM_READY] = STATE_BIT(CLAIM_FETCHING) | STATE_BIT(CLAIM_RUNNING) |
                     STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_RETURNING),
     [CLAIM_FETCHING] = STATE_BIT(CLAIM_READY) | STATE_BIT(CLAIM_RUNNING) |
-                       STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_RETURNING),
+                       STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_WAITING) |
+                       STATE_BIT(CLAIM_RETURNING),
     [CLAIM_RUNNING] = STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_RETURNING),
     [CLAIM_SETTLING] =
         STATE_BIT(CLAIM_PUBLISHING) | STATE_BIT(CLAIM_LOOKING) | STATE_BIT(CLAIM_WAITING),
@@ -75,7 +76,6 @@ void claim_free(struct claim *claim)
         loop_timer_done(claim->timer);
         free(claim->timer);
     }
-    free(claim->fetched);
     free(claim->published);
     free(claim->children);
     queue_claimed_unref(claim->claimed);

@@ -44,12 +44,13 @@ struct executor_processes {
     struct loop_timer rest; /* after deaths: the next start */
     struct loop_timer calm;
     int64_t not_before_us, died_us; /* monotonic */
-    int64_t left_by_us;             /* monotonic: until then they may leave by themselves; 0: they are not to leave */
-    unsigned deaths;                /* in a row */
-    unsigned failed_starts;         /* in a row */
-    size_t owed;                    /* deaths that were not followed by a start yet */
-    bool shown;                     /* the crash loop, in readiness */
-    char name[96];                  /* there */
+    int64_t
+        left_by_us; /* monotonic: until then they may leave by themselves; 0: they are not to leave */
+    unsigned deaths;        /* in a row */
+    unsigned failed_starts; /* in a row */
+    size_t owed;            /* deaths that were not followed by a start yet */
+    bool shown;             /* the crash loop, in readiness */
+    char name[96];          /* there */
     struct loop_watch sigchld;
     struct metric *children_metric, *restarts_metric;
 };
@@ -134,13 +135,32 @@ static bool run(struct executor_processes *pool, struct job *job)
     return false;
 }
 
-static void run_waiting(struct executor_processes *pool)
+static void end_unstarted(struct job *job, const char *reason)
 {
-    struct job *job = TAILQ_FIRST(&pool->waiting);
-    if (!job || !run(pool, job))
-        return;
+    struct err err;
+    err_set(&err, ERR_UNAVAILABLE, "%s", reason);
+    job->unstarted = true;
+    end_job(job, &err);
+}
+
+static void stop_waiting(struct executor_processes *pool, struct job *job)
+{
     TAILQ_REMOVE(&pool->waiting, job, waiting);
     pool->waiting_count--;
+}
+
+static void run_waiting(struct executor_processes *pool)
+{
+    struct job *job;
+    while ((job = TAILQ_FIRST(&pool->waiting))) {
+        bool may_start = !job->may_start || job->may_start(job);
+        if (may_start && !run(pool, job))
+            return;
+        stop_waiting(pool, job);
+        if (may_start)
+            return;
+        end_unstarted(job, "it waited too long for a process");
+    }
 }
 
 static void start(struct executor *executor, struct job *job)
@@ -167,8 +187,7 @@ static bool cancel(struct executor *executor, struct job *job)
     }
     struct err err;
     err_set(&err, ERR_CANCELLED, "cancelled while it waited for a process");
-    TAILQ_REMOVE(&pool->waiting, job, waiting);
-    pool->waiting_count--;
+    stop_waiting(pool, job);
     end_job(job, &err);
     return true;
 }

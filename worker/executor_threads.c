@@ -381,12 +381,18 @@ static struct job *take_back(struct pool_thread *thread, struct err *ret_error)
 static void give_waiting(struct executor_threads *pool)
 {
     struct err err;
-    struct job *job = TAILQ_FIRST(&pool->waiting);
-    if (!job)
-        return;
-    TAILQ_REMOVE(&pool->waiting, job, waiting);
-    if (!give(pool, job, &err))
-        TAILQ_INSERT_HEAD(&pool->waiting, job, waiting);
+    struct job *job;
+    while ((job = TAILQ_FIRST(&pool->waiting))) {
+        bool may_start = !job->may_start || job->may_start(job);
+        TAILQ_REMOVE(&pool->waiting, job, waiting);
+        if (may_start && !give(pool, job, &err))
+            TAILQ_INSERT_HEAD(&pool->waiting, job, waiting);
+        if (may_start)
+            return;
+        err_set(&err, ERR_UNAVAILABLE, "it waited too long for a thread");
+        job->unstarted = true;
+        end_job(job, &err);
+    }
 }
 
 static void on_finished(void *arg)

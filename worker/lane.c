@@ -57,8 +57,6 @@ static size_t smaller(size_t a, size_t b)
 static size_t room(const struct lane *lane)
 {
     size_t most = QUEUE_BATCH_MAX, held = lane->held + coming(lane);
-    if (lane->executor && lane->executor->paused)
-        return 0; /* the sweep looks again */
     if (!lane->immediate) {
         size_t used = used_slots(lane), concurrency = (size_t)lane->item->concurrency;
         most = smaller(most, used < concurrency ? concurrency - used : 0);
@@ -116,12 +114,15 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
         lane_slot_is_free(lane);
 }
 
+/* What needs no store goes on without one only for as long as this process counts in the fleet unheard (fleet_joined). */
 bool lane_may_claim(const struct lane *lane)
 {
     const struct worker *worker = lane->worker;
     bool needs_store = lane->item->persistence.wal_enabled || lane->item->persistence.store_enabled;
     if (!lane->runs || !lane->open || !worker->queue_up || worker->draining)
         return false;
+    if (lane->executor && lane->executor->paused)
+        return false; /* the sweep looks again */
     return (worker->store_up || !needs_store) && (!worker->fleet || fleet_joined(worker->fleet));
 }
 
@@ -168,9 +169,10 @@ void lane_slot_is_free(struct lane *lane)
 
 void lane_wake(struct lane *lane, unsigned partition)
 {
-    lane->woken = true;
     if (lane->fifo)
         lane_fifo_wake(lane, partition);
+    else
+        lane->woken = true;
     lane_pump(lane);
 }
 
@@ -183,20 +185,21 @@ static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t
     if (err->code != ERR_NONE)
         return;
     if (moved && lane->fifo)
-        lane_fifo_sweep(lane);
+        lane_fifo_wake_all(lane);
     else if (moved)
         lane_wake(lane, 0);
     if (next_due_ms >= 0)
         lane_promote_at(lane, next_due_ms);
 }
 
-static void promote_partition(struct lane *lane, unsigned partition)
+void lane_promote(struct lane *lane, unsigned partition)
 {
     lane->promoting++;
     lane->worker->queue->ops->promote(lane->worker->queue, queue_name_of(lane->item, partition),
                                       clock_wall_ms(), QUEUE_BATCH_MAX, on_promoted, lane);
 }
 
+/* Something is due, in whatever partition. */
 static void promote(void *arg)
 {
     struct lane *lane = arg;
@@ -204,21 +207,19 @@ static void promote(void *arg)
     if (lane->promoting || !lane_may_claim(lane))
         return;
     if (!lane->fifo) {
-        promote_partition(lane, 0);
+        lane_promote(lane, 0);
         return;
     }
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
         if (!part->lost)
-            promote_partition(lane, part->number);
+            lane_promote(lane, part->number);
     }
 }
 
 void lane_promote_at(struct lane *lane, int64_t due_ms)
 {
     int64_t delay = due_ms - clock_wall_ms();
-    if (delay > SWEEP_MS * 2)
-        return; /* the sweep comes by in between */
     if (!loop_timer_pending(&lane->due) || due_ms < lane->due_ms) {
         lane->due_ms = due_ms;
         loop_timer_set(&lane->due, delay > 0 ? delay + 1 : 0);
@@ -306,11 +307,11 @@ static void on_sweep(void *arg)
         renew(lane, clock_mono_us(), false);
     if (!lane_may_claim(lane))
         return;
-    promote(lane);
     if (lane->fifo) {
         lane_fifo_sweep(lane);
         return;
     }
+    promote(lane);
     lane_wake(lane, 0);
     /* Idle times count on while Redis is away: everybody renews first. */
     if (clock_mono_us() - lane->worker->queue_up_us > TAKEOVER_IDLE_MS * 1000)

@@ -8,7 +8,8 @@
  * A claim asks for no more than there are free slots, also with what a claim or take-over under way may bring and what a lane that
  * retires still holds of them, unless the item's handler never waits: then it asks for a batch. A
  * claim that finds less than it asked for has registered this worker as idle, so the next enqueue wakes it: nobody
- * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries.
+ * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries; a fifo partition, of which there may be thousands, is
+ * swept more slowly (lane_fifo.c).
  *
  *   lane.c           claiming, sweep, life          lane_children.c  what a handler sent, as rows
  *   lane_fifo.c      the same for fifo, in order    lane_publish.c   what follows an end
@@ -53,7 +54,7 @@ struct lane {
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
-    bool woken;         /* there is something to claim, or may be */
+    bool woken;         /* there is something to claim, or may be; of fifo its partitions are */
     bool hungry;        /* there was more than slots, or no slot */
     size_t taking;      /* entries that the take-over under way asked for; 0: none is */
     unsigned promoting; /* calls under way */
@@ -74,7 +75,8 @@ struct lane {
     struct lane_fifo *fifo; /* NULL: it is not fifo */
     struct {
         struct metric *completed[4]; /* by enum store_end */
-        struct metric *retried, *in_flight, /* a reload's two lanes of one item share it */ *superseded, *taken_over;
+        struct metric *retried, *in_flight,
+            /* a reload's two lanes of one item share it */ *superseded, *taken_over;
         struct histogram *process_seconds, *end_to_end_seconds;
     } metrics;
 };
@@ -105,6 +107,8 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
 void lane_look_anew(struct lane *lane);
 /* fifo: it has partitions, if only to give them back. */
 bool lane_has_parts(const struct lane *lane);
+/* fifo: it gives all of them back, see below. */
+bool lane_leaves_parts(const struct lane *lane);
 /* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */
 void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */

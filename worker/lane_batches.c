@@ -1,7 +1,7 @@
 /* What a lane tells its queue, in batches: finish, retry, hand back, enqueue children, mirror dead letters, publish replies. A
  * batch becomes one call for each partition in it. While Redis is away batches wait; one that failed is repeated.
  *
- *   lane_batches_add ──▶ gathers ──▶ calls, one a partition ──went well──▶ each item's end
+ *   batcher_add ──▶ gathers ──▶ calls, one a partition ──went well──▶ each item's end
  *                           ▲                 │
  *                           └──── failed ─────┘   (what others can do instead is given up after some tries; not for a lost link) */
 #include "lane_parts.h"

@@ -30,6 +30,7 @@ void lane_return(struct claim *claim)
 {
     claim->lane->not_before_us = clock_mono_us() + RETURN_REST_US;
     claim_move(claim, CLAIM_RETURNING);
+    lane_fetch_over(claim);
     lane_gap(claim);
     lane_turn_over(claim);
     batcher_add(&claim->lane->batches[BATCH_RETURN], &claim->batch, 0);
@@ -158,7 +159,8 @@ void lane_recorded(struct claim *claim)
 void lane_settled(struct claim *claim)
 {
     struct store_outcome *outcome = &claim->outcome;
-    if (outcome->error_code != ERR_NONE && outcome->end == STORE_COMPLETED) {
+    bool can_leave_out = outcome->end == STORE_COMPLETED || outcome->message;
+    if (outcome->error_code != ERR_NONE && can_leave_out) {
         lane_refused(claim);
     } else if (outcome->recorded) {
         lane_recorded(claim);

@@ -126,9 +126,12 @@ static void expire(struct claim *claim, const char *reason)
 
 void lane_refused(struct claim *claim)
 {
-    snprintf(claim->error, sizeof(claim->error),
-             "the database refused the data of its children or its reply");
+    bool once_more = claim->outcome.end != STORE_COMPLETED;
+    snprintf(claim->error, sizeof(claim->error), "the database refused the data of %s",
+             once_more ? "the message" : "its children or its reply");
     end_badly(claim, STORE_DEAD_LETTERED);
+    if (once_more)
+        claim->outcome.message = NULL; /* its end is all that is kept of it */
     settler_add(&claim->lane->worker->settler, claim);
 }
 
@@ -233,6 +236,11 @@ static void on_out_of_time(void *arg)
         cancel(claim, &claim->out_of_time);
 }
 
+static bool may_start(const struct job *job)
+{
+    return lane_may_start(claim_of_job((struct job *)job));
+}
+
 static void run(struct claim *claim)
 {
     struct lane *lane = claim->lane;
@@ -249,6 +257,7 @@ static void run(struct claim *claim)
     claim->job.attempt = claim->outcome.attempt;
     claim->job.content_type = claim->meta.content_type;
     claim->job.chain = claim->meta.chain;
+    claim->job.may_start = may_start;
     lane->executor->ops->start(lane->executor, &claim->job);
 }
 
@@ -332,6 +341,8 @@ static void on_adopted(void *arg, const struct err *err)
             lane_return(claim); /* claimed again after a rest */
         else if (adoption->rows[i]->error != ERR_NONE)
             bury(claim, "the database refused the entry's data");
+        else if (claim->part && !adoption->rows[i]->seq)
+            lane_return(claim); /* it was there already: its seq is still to be asked for */
         else
             start_or_line_up(claim);
     }
@@ -531,12 +542,17 @@ size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
 
 /* ---- drain ---- */
 
+void lane_take_back(struct claim *claim)
+{
+    if (!claim->handed_back)
+        cancel(claim, &claim->handed_back);
+}
+
 void lane_give_up(struct lane *lane)
 {
     struct claim *claim, *next;
     for (claim = TAILQ_FIRST(&lane->running); claim; claim = next) {
         next = TAILQ_NEXT(claim, running);
-        if (!claim->handed_back)
-            cancel(claim, &claim->handed_back);
+        lane_take_back(claim);
     }
 }

@@ -20,11 +20,6 @@
 #define GIVE_UP_MS 5000 /* after drain_timeout: to hand back and record what was given up */
 #define PORTS_TRIED 64
 
-bool worker_may_claim(const struct worker *worker)
-{
-    return worker->queue_up && worker->store_up && !worker->draining;
-}
-
 struct lane *worker_lane(struct worker *worker, const char *item_id)
 {
     const struct item *item = production_find(worker->production, slice_text(item_id));
@@ -252,6 +247,7 @@ static void on_terminate(void *arg)
     {
         lane_disown(lane);
     }
+    ownership_refresh(&worker->ownership);
     lane_fetch_next(worker);
     loop_timer_set(&worker->drain_timer, 0);
 }

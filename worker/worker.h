@@ -68,7 +68,5 @@ struct lane *worker_route(struct worker *worker, const char *item_id, int64_t ve
 struct lane *worker_last_route(struct worker *worker, const char *item_id, int64_t version);
 /* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
 void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
-/* May lanes claim? */
-bool worker_may_claim(const struct worker *worker);
 
 #endif

@@ -14,6 +14,12 @@ void production_hash(struct slice text, char ret[static PRODUCTION_HASH_SIZE])
 
 /* ---- queues ---- */
 
+/* Its order is that of the rows, or of the stream where the WAL is off. */
+static bool same_log(const struct item *a, const struct item *b)
+{
+    return a->queue_type != QUEUE_FIFO || a->persistence.wal_enabled == b->persistence.wal_enabled;
+}
+
 /* Written differently, PID-3 and PID-3[1] are the same. */
 static bool same_path(const struct hl7_path *a, const struct hl7_path *b)
 {
@@ -35,7 +41,8 @@ static bool same_order(const struct item *a, const struct item *b)
 bool item_same_queue(const struct item *a, const struct item *b)
 {
     return a->messaging_pattern == b->messaging_pattern && a->queue_type == b->queue_type &&
-           a->partitions == b->partitions && a->class == b->class && same_order(a, b);
+           a->partitions == b->partitions && a->class == b->class && same_log(a, b) &&
+           same_order(a, b);
 }
 
 /* ---- what takes a restart ---- */

@@ -135,7 +135,7 @@ struct queue_ops {
     void (*inherit)(struct queue *, struct queue_name, const char *consumer, size_t max,
                     queue_claim_done *done, void *arg);
     /* fifo, by the partition's owner: puts these into its hand, out of turn, from wherever they are; adds those that the queue lacks.
-     * The claim holds those that were not in its hand before. */
+     * The claim holds all of them, those too that were in its hand before: who pulls knows them again. */
     void (*pull)(struct queue *, struct queue_name, const char *consumer,
                  const struct queue_entry *entries, size_t count, queue_claim_done *done,
                  void *arg);
@@ -200,6 +200,9 @@ struct queue_ops {
 struct queue {
     const struct queue_ops *ops;
 };
+
+/* Below 0: `a` stands before `b` in the stream. Of ids as Redis writes them. */
+int queue_entry_id_compare(const char *a, const char *b);
 
 void queue_claimed_ref(struct queue_claimed *claimed);
 /* Frees it with the last reference. */

@@ -1,5 +1,5 @@
-/* The store: PostgreSQL, where the truth is. Append only: a row when a message is accepted, a row for each attempt that did not
- * end it, a row for its end. Tables, views and the reasons: schemas/sql.md.
+/* The store: PostgreSQL, where the truth is. A row when a message is accepted, a row for each attempt that did not
+ * end it, a row for the end of each run; none is changed. Tables, views and the reasons: schemas/sql.md.
  *
  * All calls are asynchronous over batches; completions come later, exactly once, never from inside the call.
  * Each batch is one transaction. err->code is ERR_NONE, ERR_UNAVAILABLE (nothing was written) or ERR_OUTCOME_UNKNOWN (the link broke
@@ -130,6 +130,8 @@ struct store_outcome {
 struct store_record {
     struct uuid id, parent;
     const char *item, *pattern, *direction;
+    enum messaging_pattern queue_pattern; /* of the queue that it was accepted for */
+    int partition;                        /* -1: not a fifo item's */
     const char *
         state; /* accepted processing retrying completed dead_lettered expired cancelled; `processing` is the queue's to know */
     int attempts;
@@ -168,6 +170,7 @@ struct store_share {
     const char *item;
     enum messaging_pattern pattern;
     unsigned partitions;
+    bool leaves; /* it takes none any more: those that it has it keeps until it gives them up */
 };
 
 /* A dead letter as the API lists it. Slices and texts are valid during the callback. */
@@ -277,7 +280,8 @@ struct store_ops {
                     const struct store_before *parts, size_t part_count, size_t limit,
                     store_earlier_done *done, void *arg);
     /* fifo: says that this worker lives, renews the leases that it has, and takes its even share of what is free, of these items'
-     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. Leases of items that are not named any
+     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. What it leaves (store_share) it has no share in: all of that is
+     * wanted. Leases of items that are not named any
      * more, and of partitions above an item's count, are given up. A lease is of an item, a pattern and a partition's number,
      * whatever the count, so two versions of a production never own one stream twice. Each item and pattern is named once. */
     void (*own)(struct store *, const char *worker, const struct store_share *shares, size_t count,

@@ -33,7 +33,7 @@ static const struct pg_statement earlier_statement = {
     " ORDER BY a.seq LIMIT p.most)) x ORDER BY x.seq LIMIT $6::int8)"};
 static const struct pg_statement own_statement = {
     STATEMENT_OWN, "SELECT item, pattern, partition, token, wanted"
-                   " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::int8)"};
+                   " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::bool[], $6::int8)"};
 static const struct pg_statement disown_statement = {
     STATEMENT_DISOWN, "SELECT hie.disown($1::text, $2::text[], $3::int2[], $4::int2[])"};
 /* clang-format on */
@@ -173,6 +173,10 @@ static void encode_own(struct pg_request *request, struct pg_params *params)
     pg_array_begin(params, PG_INT4, op->count);
     for (size_t i = 0; i < op->count; i++)
         pg_put_int4(params, (int32_t)op->shares[i].partitions);
+    pg_param_end(params);
+    pg_array_begin(params, PG_BOOL, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_bool(params, op->shares[i].leaves);
     pg_param_end(params);
     pg_param_int8(params, op->ttl_ms);
 }

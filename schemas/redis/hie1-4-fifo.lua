@@ -71,7 +71,8 @@ end
 
 -- KEYS stream index delayed parked idle; ARGV consumer, then for each what hie1_enqueue takes. Puts these into the consumer's hand, from
 -- wherever they are; adds what the queue lacks. The group's last entry stays: a later claim may deliver them once more. Returns 0,
--- the ids of those that another held and had not put down, the ids of all that were not in its hand.
+-- the ids of those that another held and had not put down, the ids of all: what is in its hand already may be there by a call whose
+-- answer was lost.
 local function pull(keys, args)
     check_keys(keys, 5)
     local pattern = check_family(keys)
@@ -97,10 +98,8 @@ local function pull(keys, args)
                 indexed[#indexed + 1] = cid
                 indexed[#indexed + 1] = id
             end
-            if holder ~= consumer then
-                ids[#ids + 1] = id
-                dropped[#dropped + 1] = is_dropped and id or nil
-            end
+            ids[#ids + 1] = id
+            dropped[#dropped + 1] = is_dropped and holder ~= consumer and id or nil
         end
     end
     set_index(index, indexed)

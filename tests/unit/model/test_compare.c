@@ -120,6 +120,10 @@ START_TEST(same_queues)
         {"ordering_key: PID-3.1", "ordering_key: 'PID-3[1].1', partitions: 16", true},
         {"ordering_key: PID-3.1", "ordering_key: PID-3.2", false},
         {"ordering_key: PID-3.1", "partitions: 16", false},
+        {"queue_type: fifo", "persistence_mode: wal_only", true},
+        {"queue_type: fifo", "persistence_mode: store_only", false},
+        {"persistence_mode: none", "persistence_mode: store_only", true},
+        {"persistence_mode: none", "persistence_mode: wal_only", false},
         {"ordering_key: PID-3.1", "ordering_key: PID-3.1, partitions: 8", false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

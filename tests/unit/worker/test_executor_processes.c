@@ -229,6 +229,25 @@ START_TEST(they_start_again_when_they_can)
 }
 END_TEST
 
+static bool never(const struct job *job)
+{
+    (void)job;
+    return false;
+}
+
+START_TEST(what_waited_for_one_asks_before_it_starts)
+{
+    open_item(0);
+    struct test_job *test = test_start_job("echo"); /* none is ready yet */
+    test->job.may_start = never;
+    test_wait(test);
+    ck_assert(test->job.unstarted);
+    ck_assert_int_eq(test->error.code, ERR_UNAVAILABLE);
+    test_job_free(test);
+    ends_with("echo", ERR_NONE, "");
+}
+END_TEST
+
 START_TEST(it_is_named_by_its_item)
 {
     open_item(0);
@@ -372,6 +391,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, a_crash_loop_is_slowed_and_is_over_with_a_good_end);
     tcase_add_test(tests, one_that_refuses_pauses_its_lane);
     tcase_add_test(tests, they_start_again_when_they_can);
+    tcase_add_test(tests, what_waited_for_one_asks_before_it_starts);
     tcase_add_test(tests, it_is_named_by_its_item);
     tcase_add_test(tests, it_gets_no_descriptor_of_its_worker);
     tcase_add_test(tests, signals_to_the_group_are_its_workers_business);
