@@ -8,8 +8,8 @@
  * not read from: it waits in its own buffers and disturbs nobody. A peer ends (ENDING) when it closed its half, sent
  * what cannot be framed, stood still in a frame, or we drain: what it is owed, application acknowledgements too, is answered first.
  *
- * Bytes of unfinished frames count in the intake's budget; the peer whose frame grows past it is refused. So do replies, until the peer
- * has read them; one for which there is no room is told in an acknowledgement of ours. */
+ * Bytes of unfinished frames count in the intake's budget, and replies until the peer has read them. The peer whose frame grows past it
+ * is refused; a reply for which there is no room is told by an acknowledgement of ours. */
 #include "mllp_front.h"
 
 #include "application_ack.h"
@@ -25,15 +25,13 @@
 
 #define PEERS_MAX 10000u
 #define WRITE_TIMEOUT_MS 30000
-#define PARTIAL_MS                                                                                 \
-    60000 /* an unfinished frame that does not grow for so long ends its connection */
+#define PARTIAL_MS 60000 /* an unfinished frame that stands still for so long ends its connection */
 #define WATCH_MS 1000
 #define UNANSWERED_MAX 128u       /* frames of one peer in hand */
 #define UNSENT_MAX (256u * 1024u) /* bytes of answers that a peer has not read */
 #define APPLICATION_MAX 4096u /* messages of one peer whose application acknowledgement is due */
 #define HEADER_MAX 16384u     /* of the request's MSH, kept for its acknowledgement */
-#define DEFAULT_HEADER                                                                             \
-    "MSH|^~\\&|||||||||P|2.5" /* for the acknowledgement of what has none of its own */
+#define DEFAULT_HEADER "MSH|^~\\&|||||||||P|2.5" /* to acknowledge what has none of its own */
 #define CONTENT_TYPE "application/hl7-v2"
 
 struct mllp_peer {
@@ -100,8 +98,9 @@ static void update_reading(struct mllp_peer *peer)
 }
 
 /* One that ends is closed once it is owed nothing any more. */
-static void read_on_or_close(struct mllp_peer *peer)
+static void read_on_or_close(void *arg)
 {
+    struct mllp_peer *peer = arg;
     update_reading(peer);
     if (peer->ending && peer->pending_count == 0 && peer->application.count == 0)
         stream_close(peer->stream);
@@ -154,9 +153,7 @@ static void build_answer(struct pending_ack *pending, struct uuid id, const stru
     struct err ignored;
     bool readable =
         hl7_parse(slice_of(pending->header, pending->header_len), &request, &ignored) == 0;
-    if (!readable &&
-        error->code ==
-            ERR_NONE) /* what its item takes though it is no HL7: accepted all the same */
+    if (!readable && error->code == ERR_NONE) /* its item takes what is no HL7, too */
         readable = hl7_parse(SLICE_LITERAL(DEFAULT_HEADER), &request, &ignored) == 0;
     struct hl7_ack_mode mode = pending->mode;
     char control_id[HL7_ACK_CONTROL_ID_MAX + 1];
@@ -213,7 +210,6 @@ static const char *frame_reply(struct pending_ack *pending, struct slice reply)
 /* Any HL7 message is handed on as it is; what is none becomes an acknowledgement. */
 static void build_completed(struct pending_ack *pending, const struct queue_reply *end)
 {
-    static const struct err none = {.code = ERR_NONE};
     struct slice reply = body_slice(end->body);
     bool hl7 = reply.len >= 3 && memcmp(reply.ptr, "MSH", 3) == 0;
     const char *wrong = end->left_out ? "it has completed, but its reply was not kept"
@@ -222,7 +218,7 @@ static void build_completed(struct pending_ack *pending, const struct queue_repl
     if (wrong)
         build_error(pending, ERR_REJECTED, wrong);
     else if (!hl7)
-        build_answer(pending, pending->id, &none);
+        build_answer(pending, pending->id, &(const struct err){.code = ERR_NONE});
     pending->ready = true;
 }
 
@@ -243,7 +239,6 @@ static void on_ended(struct caller *caller, enum caller_outcome outcome,
                      const struct queue_reply *end)
 {
     struct pending_ack *pending = pending_of_caller(caller);
-    struct mllp_front *front = pending->peer->front;
     if (outcome != CALLER_ENDED && pending->in_intake)
         return; /* it is told when the intake has said whether there is a message, and which */
     switch (outcome) {
@@ -251,7 +246,7 @@ static void on_ended(struct caller *caller, enum caller_outcome outcome,
         build_end(pending, end);
         break;
     case CALLER_LATE:
-        callers_count_late(front->callers, pending->item);
+        callers_count_late(pending->peer->front->callers, pending->item);
         build_error(pending, ERR_TIMEOUT, "it has not ended within max_wait_time");
         break;
     case CALLER_STOPPED:
@@ -500,11 +495,6 @@ static bool write_application_ack(void *arg, struct slice frame)
     return true;
 }
 
-static void on_application_over(void *arg)
-{
-    read_on_or_close(arg);
-}
-
 static void on_open(void *arg, struct stream *stream)
 {
     struct mllp_front *front = arg;
@@ -514,7 +504,7 @@ static void on_open(void *arg, struct stream *stream)
     peer->progress_us = clock_mono_us();
     TAILQ_INIT(&peer->pending);
     application_acks_init(&peer->application, front->callers, write_application_ack,
-                          on_application_over, peer);
+                          read_on_or_close, peer);
     mllp_reader_init(&peer->reader, (size_t)front->listener->max_frame);
     TAILQ_INSERT_TAIL(&front->peers, peer, link);
     stream_set_data(stream, peer);
