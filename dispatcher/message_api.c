@@ -143,7 +143,11 @@ static void on_found(void *arg, const struct err *err, const struct store_record
         return;
     }
     struct queue *queue = question->front->intake->queue;
-    struct queue_name name = {.item = item->id, .pattern = item->messaging_pattern};
+    struct queue_name name =
+        queue_name_of(item, record->partition < 0 ? 0 : (unsigned)record->partition);
+    name.pattern =
+        record
+            ->queue_pattern; /* it is finished where it was accepted, whatever the item is today */
     queue->ops->held(queue, name, &question->id, 1, on_held, question);
 }
 

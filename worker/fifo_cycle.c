@@ -154,12 +154,14 @@ static void on_pulled(void *arg, const struct err *err, struct queue_claimed *cl
 {
     struct cycle_part *at = arg;
     struct fifo_cycle *cycle = at->cycle;
+    size_t came = 0;
     if (err->code == ERR_NONE) {
+        came = claimed->count;
         take(at, claimed);
         queue_claimed_unref(claimed);
-    } else {
-        cycle->failed = true;
     }
+    if (came < at->pull_count) /* Redis lost some, or all, between taking and reading them */
+        cycle->failed = true;
     if (--cycle->calls == 0)
         line_up_pulled(cycle);
 }

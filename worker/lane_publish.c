@@ -159,7 +159,8 @@ void lane_recorded(struct claim *claim)
 void lane_settled(struct claim *claim)
 {
     struct store_outcome *outcome = &claim->outcome;
-    if (outcome->error_code != ERR_NONE && outcome->end == STORE_COMPLETED) {
+    bool can_leave_out = outcome->end == STORE_COMPLETED || outcome->message;
+    if (outcome->error_code != ERR_NONE && can_leave_out) {
         lane_refused(claim);
     } else if (outcome->recorded) {
         lane_recorded(claim);

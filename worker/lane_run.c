@@ -126,9 +126,12 @@ static void expire(struct claim *claim, const char *reason)
 
 void lane_refused(struct claim *claim)
 {
-    snprintf(claim->error, sizeof(claim->error),
-             "the database refused the data of its children or its reply");
+    bool once_more = claim->outcome.end != STORE_COMPLETED;
+    snprintf(claim->error, sizeof(claim->error), "the database refused the data of %s",
+             once_more ? "the message" : "its children or its reply");
     end_badly(claim, STORE_DEAD_LETTERED);
+    if (once_more)
+        claim->outcome.message = NULL; /* its end is all that is kept of it */
     settler_add(&claim->lane->worker->settler, claim);
 }
 

@@ -1,5 +1,5 @@
-/* The store: PostgreSQL, where the truth is. Append only: a row when a message is accepted, a row for each attempt that did not
- * end it, a row for its end. Tables, views and the reasons: schemas/sql.md.
+/* The store: PostgreSQL, where the truth is. A row when a message is accepted, a row for each attempt that did not
+ * end it, a row for the end of each run; none is changed. Tables, views and the reasons: schemas/sql.md.
  *
  * All calls are asynchronous over batches; completions come later, exactly once, never from inside the call.
  * Each batch is one transaction. err->code is ERR_NONE, ERR_UNAVAILABLE (nothing was written) or ERR_OUTCOME_UNKNOWN (the link broke
@@ -130,6 +130,8 @@ struct store_outcome {
 struct store_record {
     struct uuid id, parent;
     const char *item, *pattern, *direction;
+    enum messaging_pattern queue_pattern; /* of the queue that it was accepted for */
+    int partition;                        /* -1: not a fifo item's */
     const char *
         state; /* accepted processing retrying completed dead_lettered expired cancelled; `processing` is the queue's to know */
     int attempts;

@@ -1,4 +1,4 @@
-/* What the files of the PostgreSQL store share. store_pg.c: the two links and the life of an operation; store_pg_setup.c:
+/* What the files of the PostgreSQL store share. store_pg.c: the links and the life of an operation; store_pg_setup.c:
  * migrations; store_pg_write.c with store_pg_rows.c: accept, adopt, settle; store_pg_claim.c: claims and flags; store_pg_find.c: one
  * message; store_pg_scan.c: unfinished ones and counts; store_pg_fifo.c: owners of partitions; store_pg_dead.c: dead letters;
  * store_pg_lease.c: leases, the mark, tables by the day; store_pg_fleet.c: the production and who runs by it. */

@@ -31,10 +31,13 @@ def nothing_left(fleet):
 ], ids=["partitions", "pattern", "both"])
 def test_delayed_messages_run_once(after):
     """They are in one queue at a time, whichever it is when they are due."""
-    with Fleet(one_item(**UNORDERED), workers=2) as fleet:
-        late = [fleet.accept("In", b"later", {"X-Delay": "9000", "X-Ordering-Key": f"k{number}"}) for number in range(12)]
-        reload(fleet, one_item(**after))
+    with Fleet(one_item(delay=1500, **UNORDERED), workers=2) as fleet:
+        late = [fleet.accept("In", b"later", {"X-Delay": "14000", "X-Ordering-Key": f"k{number}"}) for number in range(12)]
+        reload(fleet, one_item(delay=1500, **after))
         wait_open(fleet, SOON)
+        for _ in range(20):  # a full round of the reconciler
+            assert fleet.backlog()["delayed"] <= len(late)
+            time.sleep(0.5)
         for id_ in late:
             fleet.wait_completed(id_)
         fleet.wait_empty()
@@ -46,16 +49,17 @@ def test_delayed_messages_run_once(after):
 def test_messages_without_rows_are_finished():
     """They were accepted while the item had no WAL, two versions before its pattern changes."""
     def config(mode, **over):
-        return production(echo_item("In", delay=200, concurrency=1, persistence={"mode": mode}, **UNORDERED, **over),
-                          echo_item("Other"))
+        return production(echo_item("In", persistence={"mode": mode}, **UNORDERED, **over), echo_item("Other"))
 
-    with Fleet(config("none"), workers=1) as fleet:
+    with Fleet(config("none"), workers=0) as fleet:
         for number in range(40):
             assert fleet.post("In", b"%d" % number).status == 202
         reload(fleet, config("wal_and_store"))
         reload(fleet, config("wal_and_store", messaging_pattern="concurrent_async"))
-        time.sleep(2)
+        time.sleep(3)
         assert fleet.item("In")["queue"] == "closing"
+        assert fleet.item("In")["depth"] == 40
+        fleet.start_worker()
         wait_open(fleet)
         nothing_left(fleet)
 

@@ -36,6 +36,11 @@
     X(SIM_DONE_UNANSWERED, "call done, reply lost")                                                \
     X(SIM_DONE_LATE, "call done after its link broke")                                             \
     X(SIM_NOT_DONE, "call lost")                                                                   \
+    X(SIM_ENTRY_DELETED, "entry deleted by a person")                                              \
+    X(SIM_ROW_REFUSED, "row refused for its data")                                                 \
+    X(SIM_RACE_LOST, "transaction lost a race")                                                    \
+    X(SIM_BEGUN_AGAIN, "dead letter redriven")                                                     \
+    X(SIM_ADMITTED_BLINDLY, "admitted with a link down")                                           \
     X(SIM_HANDLER_FAILED, "handler failed")                                                        \
     X(SIM_HANDLER_STUCK, "handler stuck")
 

@@ -1,9 +1,11 @@
 /* The handlers' side of the fleet: an executor around the real one that tells check.c what runs, and does what the message's body says:
  * fail, be slow, never answer, kill its worker. Classes with effects outside are played as a whole. */
+#include "base/clock.h"
 #include "base/mem.h"
 #include "model/item_class.h"
 #include "sim_check.h"
 #include "sim_fleet.h"
+#include "worker/claim.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,7 +40,7 @@ size_t sim_body(char *ret, size_t size, enum sim_kind kind, unsigned key, unsign
                             number, key, (unsigned)kind);
 }
 
-static enum sim_kind kind_of(struct body body)
+enum sim_kind sim_kind_of(struct body body)
 {
     const char *mark = body.len ? memmem(body.ptr, body.len, MARK, strlen(MARK)) : NULL;
     return mark ? (enum sim_kind)(mark[strlen(MARK)] - '0') : KIND_GOOD;
@@ -71,6 +73,13 @@ static void end_with(struct handling *handling, enum error_code code)
 {
     struct job *job = handling->job;
     struct err err;
+    if (code == ERR_NONE && sim_kind_of(job->body) == KIND_SLOW) {
+        char own[64]; /* each attempt's is another */
+        int len = snprintf(own, sizeof(own), "attempt %d of %s", job->attempt,
+                           worker_name(handling->executor));
+        job_done(job, SLICE_LITERAL("text/plain"), slice_of(own, (size_t)len));
+        return;
+    }
     if (code == ERR_NONE) {
         job_done(job, job_content_type(job), body_slice(job_body(job)));
         return;
@@ -109,7 +118,7 @@ static void start(struct executor *base, struct job *job)
 {
     struct sim_executor *executor = of(base);
     struct handling *handling = mem_alloc(sizeof(*handling));
-    enum sim_kind kind = kind_of(job->body);
+    enum sim_kind kind = sim_kind_of(job->body);
     handling->executor = executor;
     handling->job = job;
     handling->ended = job->ended;
@@ -118,12 +127,20 @@ static void start(struct executor *base, struct job *job)
     job->ended = on_ended;
     job->ride = handling;
     job->running = true;
-    check_run_started(worker_name(executor), executor->item, job->id, job->attempt);
-    bool first = job->attempt == 1;
-    if (kind == KIND_FAILS || (kind == KIND_FAILS_ONCE && first)) {
+    const struct claim *claim = claim_of_job(job);
+    int64_t held_us = clock_mono_us() - claim->claimed_us;
+    bool first = job->attempt == 1, first_run = claim->outcome.run == 1;
+    check_run_started(&(const struct check_start){.worker = worker_name(executor),
+                                                  .item = executor->item,
+                                                  .id = job->id,
+                                                  .run = claim->outcome.run,
+                                                  .attempt = job->attempt,
+                                                  .lease_token = claim->outcome.lease_token,
+                                                  .claimed_us = sim.now_us - held_us});
+    if ((kind == KIND_FAILS && first_run) || (kind == KIND_FAILS_ONCE && first)) {
         sim_count(SIM_HANDLER_FAILED);
         end_later(handling, ERR_RECEIVER, 50);
-    } else if (kind == KIND_REFUSED) {
+    } else if (kind == KIND_REFUSED && first_run) {
         sim_count(SIM_HANDLER_FAILED);
         end_later(handling, ERR_REJECTED, 10);
     } else if (kind == KIND_SLOW && !executor->immediate) {

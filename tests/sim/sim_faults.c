@@ -43,12 +43,14 @@ static void on_lost_writes(void *arg)
     sim_say("redis loses its last writes");
     sim_count(SIM_REDIS_LOST_WRITES);
     redis_go_back();
-    sim_server_away(&redis.server, sim.now_us + sim_between(0, 3 * SIM_SECOND));
+    redis.silent_until_us = sim.now_us + sim_between(0, 3 * SIM_SECOND);
+    sim_server_away(&redis.server, redis.silent_until_us);
 }
 
 static void hit_process(enum sim_fault fault, struct sim_process *process)
 {
     int64_t until_us = sim.now_us + a_while();
+    int64_t paused_us = a_while();
     struct sim_link *links[] = {&process->queue->link, &process->store->links[SIM_COMMITS],
                                 &process->store->links[SIM_LOOKUPS],
                                 &process->store->links[SIM_SCANS]};
@@ -67,7 +69,7 @@ static void hit_process(enum sim_fault fault, struct sim_process *process)
         break;
     case SIM_WORKER_PAUSED:
     case SIM_DISPATCHER_PAUSED:
-        sim_pause(process, a_while());
+        sim_pause(process, paused_us);
         break;
     case SIM_WORKER_DRAINED:
         sim_drain(process);
@@ -86,6 +88,10 @@ static void hit_process(enum sim_fault fault, struct sim_process *process)
     default:
         return;
     }
+    if (fault == SIM_WORKER_PAUSED)
+        until_us = sim.now_us + paused_us;
+    if (fault == SIM_WORKER_PAUSED || fault == SIM_REDIS_CUT || fault == SIM_REDIS_SLOW)
+        process->silent_until_us = until_us;
     sim_count(fault);
 }
 
@@ -93,7 +99,8 @@ static void hit_server(enum sim_fault fault)
 {
     switch (fault) {
     case SIM_REDIS_AWAY:
-        sim_server_away(&redis.server, sim.now_us + a_while());
+        redis.silent_until_us = sim.now_us + a_while();
+        sim_server_away(&redis.server, redis.silent_until_us);
         break;
     case SIM_POSTGRES_AWAY:
         sim_server_away(&postgres.server, sim.now_us + a_while());

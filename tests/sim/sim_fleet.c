@@ -54,9 +54,9 @@ static void tell_seed(void)
         return;
 }
 
-static void on_abort(int signal)
+static void on_crash(int number)
 {
-    (void)signal;
+    signal(number, SIG_DFL);
     tell_seed();
 }
 
@@ -77,7 +77,10 @@ int main(int argc, char **argv)
     uint64_t from = 1, count = seeds && *seeds ? strtoull(seeds, NULL, 10) : 1000;
     bool trace = false;
     struct totals totals = {0};
-    signal(SIGABRT, on_abort);
+    signal(SIGABRT, on_crash);
+#ifndef __SANITIZE_ADDRESS__ /* which tells more */
+    signal(SIGSEGV, on_crash);
+#endif
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--trace") == 0) {
             trace = true;

@@ -2,6 +2,7 @@
 #ifndef HIE_SIM_FLEET_H
 #define HIE_SIM_FLEET_H
 
+#include "dispatcher/callers.h"
 #include "dispatcher/intake.h"
 #include "sim_queue.h"
 #include "sim_store.h"
@@ -24,6 +25,7 @@ struct sim_dispatcher {
     struct health *health;
     struct fleet *fleet;
     struct reconciler *reconciler;
+    struct callers callers;
     STAILQ_HEAD(, sim_generation) generations; /* the one in force first */
     bool queue_up, store_up;
 };
@@ -39,8 +41,9 @@ struct sim_process {
     struct sim_dispatcher dispatcher;
     struct sim_queue *queue;
     struct sim_store *store;
-    struct sim_event end; /* SIGKILL */
-    int64_t paused_us;    /* for how long, all in all */
+    struct sim_event end;    /* SIGKILL */
+    int64_t paused_us;       /* for how long, all in all */
+    int64_t silent_until_us; /* paused, or without Redis */
 };
 TAILQ_HEAD(sim_processes, sim_process);
 extern struct sim_processes sim_processes;
@@ -60,12 +63,16 @@ void sim_pause(struct sim_process *process, int64_t for_us);
 void sim_drain(struct sim_process *process);
 /* Removes those whose loop was stopped. */
 void sim_reap(void);
+/* Somebody asks a dispatcher to drive all dead letters again. */
+void sim_redrive_all(void);
 /* A live one, by chance; NULL: there is none. */
 struct sim_process *sim_pick(bool is_worker);
 size_t sim_live(bool is_worker);
 bool sim_any_drains(void);
 /* No worker has anything in hand. */
 bool sim_workers_idle(void);
+/* The worker knows that this entry is in its hand. */
+bool sim_holds(const struct sim_process *process, int64_t number);
 void sim_workers_say(void); /* what they have, in the trace */
 
 /* ---- sim_executor.c: what handlers do ---- */
@@ -74,20 +81,22 @@ void sim_workers_say(void); /* what they have, in the trace */
 enum sim_kind {
     KIND_GOOD,
     KIND_FAILS_ONCE,
-    KIND_FAILS,   /* always */
-    KIND_REFUSED, /* for good */
+    KIND_FAILS,   /* always, in its first run */
+    KIND_REFUSED, /* for good, in its first run */
     KIND_SLOW,
-    KIND_STUCK, /* the first time, until it is cancelled */
-    KIND_KILLS, /* its worker, the first time */
-    KIND_COUNT,
+    KIND_STUCK,       /* the first time, until it is cancelled */
+    KIND_KILLS,       /* its worker, the first time */
+    KIND_POISONS_ROW, /* the database refuses its row for its data */
+    KIND_POISONS_END, /* … its reply and its children */
 };
 size_t sim_body(char *ret, size_t size, enum sim_kind kind, unsigned key, unsigned number);
+enum sim_kind sim_kind_of(struct body body);
 
 /* ---- sim_senders.c ---- */
 
 struct sim_traffic {
     unsigned count, keys;
-    int64_t window_us;
+    int64_t start_us, window_us;
     unsigned bad_one_in; /* messages that are not good */
 };
 void sim_senders_start(const struct production *production, const struct sim_traffic *traffic);

@@ -6,7 +6,6 @@
 #define HALF_OPEN_US 4000000 /* … when nothing says so */
 #define RECONNECT_US 300000
 
-static const struct err fine = {.code = ERR_NONE};
 static const struct err unknown = {.code = ERR_OUTCOME_UNKNOWN, .text = "the link broke"};
 static const struct err unavailable = {.code = ERR_UNAVAILABLE, .text = "the link is down"};
 
@@ -35,7 +34,8 @@ static void end_call(struct sim_call *call, const struct err *err)
 static void deliver(void *arg)
 {
     struct sim_call *call = arg;
-    end_call(call, call->state == SIM_REFUSED ? &unavailable : &fine);
+    const struct err answer = call->state == SIM_REFUSED ? unavailable : call->refused;
+    end_call(call, &answer);
 }
 
 static void reply(struct sim_call *call)
@@ -51,7 +51,12 @@ static void execute(void *arg)
 {
     struct sim_call *call = arg;
     call->ops->execute(call);
-    if (!call->link) {
+    bool heard = call->link && call->link->open;
+    int64_t more_us = heard && call->ops->more ? call->ops->more(call) : 0;
+    if (more_us) {
+        call->link->busy_us = sim.now_us + more_us;
+        sim_set(&call->event, NULL, call->link->busy_us, execute, call);
+    } else if (!call->link) {
         sim_count(SIM_DONE_LATE);
         call->ops->free(call);
     } else if (call->link->open) {

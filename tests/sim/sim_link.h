@@ -23,6 +23,9 @@ struct sim_call_ops {
     int64_t (*begin)(
         struct sim_call *); /* the server starts with it; how long it takes. NULL: no time */
     void (*execute)(struct sim_call *); /* the server does it, at once and as a whole */
+    int64_t (*more)(
+        struct sim_call
+            *); /* its client goes on with the rest, which takes so long; 0: there is none. NULL: never */
     void (*complete)(struct sim_call *, const struct err *err); /* in the client */
     void (*free)(struct sim_call *);
 };
@@ -32,6 +35,7 @@ struct sim_call {                /* embed it; what it needs of its client's memo
     const struct sim_call_ops *ops;
     struct sim_link *link; /* NULL: its client does not wait any more */
     enum { SIM_REFUSED, SIM_ARRIVING, SIM_WORKING, SIM_REPLYING, SIM_LOST } state;
+    struct err refused; /* what the server answers instead; ERR_NONE: nothing */
     struct sim_event event;
 };
 

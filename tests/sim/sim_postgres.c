@@ -217,11 +217,54 @@ void pg_claim(struct store_claim *claim)
 {
     struct pg_row *row = row_of(claim->id);
     bool counts = !claim->lease_token || pg_token_holds(claim->lease_token);
-    if (claim->taken_over && counts && !row->ended)
+    if (claim->taken_over && counts && !row->ended) {
         row->attempt++;
+        check_died(row->id);
+    }
     claim->known = row->is_accepted || row->ended;
     claim->ended = row->ended;
     claim->run = row->run;
     claim->attempt = row->attempt + 1;
     claim->seq = row->is_accepted && !row->is_forgotten ? row->seq : 0;
+}
+
+static bool is_named(struct uuid id, const struct uuid *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (uuid_equal(ids[i], id))
+            return true;
+    }
+    return ids == NULL;
+}
+
+static struct pg_row *next_dead_letter(const char *item, const struct uuid *ids, size_t count,
+                                       struct uuid after)
+{
+    struct pg_row *row, *lowest = NULL;
+    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
+    {
+        if (row->ended && row->end == STORE_DEAD_LETTERED && strcmp(row->item, item) == 0 &&
+            is_named(row->id, ids, count) && memcmp(&row->id, &after, sizeof(after)) > 0 &&
+            (!lowest || memcmp(&row->id, &lowest->id, sizeof(row->id)) < 0))
+            lowest = row;
+    }
+    return lowest;
+}
+
+size_t pg_redrive(const char *item, const struct uuid *ids, size_t count, struct uuid after,
+                  struct uuid *ret_ids, size_t max)
+{
+    struct pg_row *row;
+    size_t found = 0;
+    while (found < max && (row = next_dead_letter(item, ids, count, after))) {
+        sim_say("  %s begins its run %d", sim_name(row->id), row->run + 1);
+        sim_count(SIM_BEGUN_AGAIN);
+        row->run++;
+        row->ended = false;
+        row->attempt = 0;
+        row->due_ms = 0;
+        after = row->id;
+        ret_ids[found++] = row->id;
+    }
+    return found;
 }

@@ -96,7 +96,7 @@ struct pg_given {
     struct redis_content *content;
     struct uuid dedup_key, dedup_fingerprint;
     struct uuid repeats; /* out */
-    bool repeats_otherwise;
+    bool repeats_otherwise, refused;
 };
 void pg_give(struct pg_given *given, const struct store_message *message);
 void pg_given_done(struct pg_given *given);
@@ -113,10 +113,13 @@ struct pg_outcome {
     struct pg_given *children, *message; /* owned; message NULL: none */
     size_t child_count;
     bool forget;
-    bool recorded; /* out */
+    bool recorded, refused; /* out */
 };
 void pg_settle(struct pg_outcome *outcome);
 void pg_claim(struct store_claim *claim);
+/* The next run of dead letters of an item: of these, or of all. How many; their ids, at most `max`. */
+size_t pg_redrive(const char *item, const struct uuid *ids, size_t count, struct uuid after,
+                  struct uuid *ret_ids, size_t max);
 
 /* ---- leases (sim_postgres_leases.c) ---- */
 

@@ -5,6 +5,7 @@
 
 #include "base/bug.h"
 #include "base/mem.h"
+#include "redrive.h"
 #include "worker/lane_fifo.h"
 
 #include <stdio.h>
@@ -113,6 +114,7 @@ static void links_changed(struct sim_dispatcher *dispatcher)
     }
     fleet_links_changed(dispatcher->fleet, dispatcher->queue_up, dispatcher->store_up);
     reconciler_links_changed(dispatcher->reconciler, dispatcher->queue_up, dispatcher->store_up);
+    callers_link_changed(&dispatcher->callers, dispatcher->queue_up, dispatcher->store_up);
 }
 
 static void on_queue_up(void *arg, bool fresh)
@@ -130,6 +132,12 @@ static void on_queue_down(void *arg, const struct err *err)
     (void)err;
     dispatcher->queue_up = false;
     links_changed(dispatcher);
+}
+
+static void on_reply(void *arg, const struct queue_reply *reply)
+{
+    struct sim_dispatcher *dispatcher = arg;
+    callers_replied(&dispatcher->callers, reply);
 }
 
 static void on_store_up(void *arg)
@@ -226,12 +234,17 @@ struct sim_process *sim_start_dispatcher(void)
     dispatcher->metrics = metrics_new();
     dispatcher->health = health_new(dispatcher->metrics);
     dispatcher->queue = queue_redis_new(
-        dispatcher->loop, &(const struct queue_redis_options){
-                              .on_up = on_queue_up, .on_down = on_queue_down, .arg = dispatcher});
+        dispatcher->loop, &(const struct queue_redis_options){.listener = process->name,
+                                                              .on_reply = on_reply,
+                                                              .on_up = on_queue_up,
+                                                              .on_down = on_queue_down,
+                                                              .arg = dispatcher});
     dispatcher->store = store_pg_new(
         dispatcher->loop, &(const struct store_pg_options){
                               .on_up = on_store_up, .on_down = on_store_down, .arg = dispatcher});
     start_fleet(dispatcher, process->name);
+    callers_init(&dispatcher->callers, dispatcher->loop, fleet_production(dispatcher->fleet),
+                 dispatcher->queue, dispatcher->store, dispatcher->metrics);
     STAILQ_INIT(&dispatcher->generations);
     start_intake(dispatcher);
     return is_started(process, dispatcher->loop);
@@ -246,6 +259,7 @@ static void end_dispatcher(struct sim_dispatcher *dispatcher)
         intake_done(&generation->intake);
         free(generation);
     }
+    callers_done(&dispatcher->callers);
     fleet_free(dispatcher->fleet);
     health_free(dispatcher->health);
     metrics_free(dispatcher->metrics);
@@ -319,6 +333,30 @@ void sim_reap(void)
         sim_say("%s has ended", process->name);
         end_process(process);
     }
+}
+
+static void on_redriven(void *arg, const struct err *err, size_t count, size_t left)
+{
+    (void)arg;
+    (void)left;
+    sim_say("%zu redriven: %s", count, error_word(err->code));
+}
+
+void sim_redrive_all(void)
+{
+    struct sim_process *process = sim_pick(false);
+    if (!process)
+        return;
+    struct sim_dispatcher *dispatcher = &process->dispatcher;
+    const struct production *production = fleet_production(dispatcher->fleet);
+    sim.running = process->loop;
+    for (size_t i = 0; i < production->item_count; i++)
+        redrive_start(&(const struct redrive_request){.queue = dispatcher->queue,
+                                                      .store = dispatcher->store,
+                                                      .fleet = dispatcher->fleet,
+                                                      .item = &production->items[i],
+                                                      .done = on_redriven});
+    sim.running = NULL;
 }
 
 /* ---- who there is ---- */
@@ -402,6 +440,23 @@ void sim_workers_say(void)
         }
         sim.running = NULL;
     }
+}
+
+bool sim_holds(const struct sim_process *process, int64_t number)
+{
+    const struct lane *lane;
+    const struct claim *claim;
+    if (!process->is_worker)
+        return false;
+    TAILQ_FOREACH(lane, &process->worker.all_lanes, in_worker)
+    {
+        TAILQ_FOREACH(claim, &lane->claims, link)
+        {
+            if (strtoll(claim->entry->entry_id, NULL, 10) == number)
+                return true;
+        }
+    }
+    return false;
 }
 
 bool sim_workers_idle(void)

@@ -2,6 +2,7 @@
 #ifndef HIE_SIM_PRODUCTIONS_H
 #define HIE_SIM_PRODUCTIONS_H
 
+#define SIM_ROUTES 2 /* where a router sends each message */
 #define SIM_RETRY "retry: {max_attempts: 4, backoff: 20, max_backoff: 300}, timeout: 2000"
 
 static const char *const sim_productions[] = {
@@ -36,6 +37,14 @@ static const char *const sim_productions[] = {
     "  - {id: Stored, class: Echo, queue_type: unordered, queue_size: 20,\n"
     "     persistence: {mode: store_only}, " SIM_RETRY ", settings: {delay: 1}}\n"
     "  - {id: Fleeting, class: Echo, queue_type: lifo, persistence: {mode: none}, " SIM_RETRY "}\n",
+    /* what Redis alone keeps */
+    "items:\n"
+    "  - {id: Fleeting, class: Echo, queue_type: unordered, persistence: {mode: none},\n"
+    "     queue_size: 10, concurrency: 4, " SIM_RETRY ", settings: {delay: 20}}\n"
+    "  - {id: Urgent, class: Echo, queue_type: priority, persistence: {mode: none},\n"
+    "     concurrency: 2, " SIM_RETRY ", settings: {delay: 4}}\n"
+    "  - {id: Stored, class: Echo, queue_type: unordered, persistence: {mode: store_only},\n"
+    "     queue_size: 10, concurrency: 2, " SIM_RETRY ", settings: {delay: 20}}\n",
 };
 
 #define SIM_PRODUCTION_COUNT (sizeof(sim_productions) / sizeof(sim_productions[0]))

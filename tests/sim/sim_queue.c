@@ -10,6 +10,10 @@
 #include <stdlib.h>
 
 #define EPOCH_US 2000000 /* how often a client looks at the epoch key */
+#define FETCH_US 5000000 /* what was taken longer ago is not read: it may be another's */
+
+static const struct err no_error = {.code = ERR_NONE};
+static const struct err unknown = {.code = ERR_OUTCOME_UNKNOWN, .text = "its claim is lost"};
 
 static struct sim_queue *of(struct queue *queue)
 {
@@ -47,17 +51,89 @@ static void note_looked(struct queue_call *call)
     hand->after = call->after;
 }
 
-static void complete_claim(struct queue_call *call, const struct err *err)
+static bool is_ordered(struct queue_name name)
 {
-    bool well = err->code == ERR_NONE;
-    struct queue_claimed *claimed = well ? call->claimed : NULL;
-    if (well)
-        call->claimed = NULL; /* the receiver's */
-    if (well && call->looks)
-        note_looked(call);
+    return name.type == QUEUE_PRIORITY || name.type == QUEUE_LIFO;
+}
+
+/* ---- a claim's steps, as common/queue/queue_redis_claim.c has them ---- */
+
+static struct queue_call *name_call(struct queue *queue, enum queue_op op, struct queue_name name,
+                                    const char *consumer, size_t count, void (*done)(void),
+                                    void *arg);
+static void send(struct queue *queue, struct queue_call *call);
+
+static void end_claim(struct queue_call *call, const struct err *err, struct queue_claimed *claimed)
+{
     if (err->code == ERR_OUTCOME_UNKNOWN)
         note_unsure(call);
-    ((queue_claim_done *)call->done)(call->arg, err, claimed);
+    ((queue_claim_done *)call->done)(call->arg, claimed ? &no_error : err, claimed);
+}
+
+/* The next one, with what this one gave. */
+static void go_on(struct queue_call *call, enum queue_op op)
+{
+    struct queue *queue = &call->queue->queue;
+    struct queue_call *next =
+        name_call(queue, op, call->name, call->consumer, 0, call->done, call->arg);
+    next->max = call->max;
+    next->before = call->claimed;
+    call->claimed = NULL;
+    send(queue, next);
+}
+
+/* Of these the server answers ids only: the entries are read by a call of its own. */
+static bool only_takes(const struct queue_call *call)
+{
+    return call->op == OP_INHERIT || call->op == OP_PULL ||
+           (call->op == OP_CLAIM && is_ordered(call->name));
+}
+
+static void complete_claim(struct queue_call *call, const struct err *err)
+{
+    struct queue_claimed *claimed = call->claimed;
+    if (err->code != ERR_NONE) {
+        end_claim(call, err, NULL);
+        return;
+    }
+    if (call->looks)
+        note_looked(call);
+    if (only_takes(call) && claimed->count) {
+        if (clock_mono_us() - call->asked_us > FETCH_US)
+            end_claim(call, &unknown, NULL);
+        else
+            go_on(call, OP_FETCH);
+    } else if (call->op == OP_CLAIM && call->wait && !is_ordered(call->name) &&
+               claimed->count < call->max) {
+        go_on(call, OP_CLAIM_AGAIN);
+    } else {
+        call->claimed = NULL; /* the receiver's */
+        end_claim(call, err, claimed);
+    }
+}
+
+static void complete_fetch(struct queue_call *call, const struct err *err)
+{
+    struct queue_claimed *claimed = call->claimed;
+    if (err->code != ERR_NONE) {
+        end_claim(call, &unknown, NULL); /* it is in our hand */
+        return;
+    }
+    call->claimed = NULL;
+    end_claim(call, err, claimed);
+}
+
+/* What was found before counts, whatever came of looking again. */
+static void complete_claim_again(struct queue_call *call, const struct err *err)
+{
+    struct queue_claimed *found = call->before;
+    if (err->code == ERR_NONE)
+        found = redis_join(call->before, call->claimed);
+    else if (found->count)
+        queue_claimed_ref(found);
+    else
+        found = NULL;
+    end_claim(call, err, found);
 }
 
 /* ---- completions ---- */
@@ -84,6 +160,12 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_INHERIT:
     case OP_PULL:
         complete_claim(call, err);
+        return;
+    case OP_FETCH:
+        complete_fetch(call, err);
+        return;
+    case OP_CLAIM_AGAIN:
+        complete_claim_again(call, err);
         return;
     case OP_PROMOTE:
         ((queue_promoted *)call->done)(call->arg, err, call->results[0],
@@ -123,6 +205,8 @@ static void free_call(struct sim_call *sim_call)
     struct queue_call *call = (struct queue_call *)sim_call;
     if (call->claimed)
         queue_claimed_unref(call->claimed);
+    if (call->before)
+        queue_claimed_unref(call->before);
     for (size_t i = 0; call->given && i < call->count; i++)
         redis_content_unref(call->given[i].content);
     free(call->given);
@@ -160,6 +244,7 @@ static struct queue_call *name_call(struct queue *queue, enum queue_op op, struc
     BUG_ON(count > QUEUE_BATCH_MAX);
     call->name = name;
     call->name.item = call->item;
+    call->asked_us = clock_mono_us();
     snprintf(call->consumer, sizeof(call->consumer), "%s", consumer ? consumer : "");
     return call;
 }

@@ -7,6 +7,8 @@
 enum queue_op {
     OP_ENQUEUE,
     OP_CLAIM,
+    OP_CLAIM_AGAIN,
+    OP_FETCH,
     OP_TAKEOVER,
     OP_INHERIT,
     OP_PULL,
@@ -38,6 +40,8 @@ struct queue_call {
     bool wait;
     bool looks; /* for what it holds, behind `after` */
     int64_t after;
+    int64_t asked_us;             /* a claim's: monotonic */
+    struct queue_claimed *before; /* what the step before it gave: read, or only taken; owned */
     int64_t numbers[4];
     struct redis_given *given; /* owned */
     size_t count;

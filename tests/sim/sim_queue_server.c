@@ -7,10 +7,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char *const op_words[] = {
-    "enqueue",      "claim", "takeover", "inherit", "pull",   "renew",     "hand_back",
-    "finish",       "retry", "promote",  "bury",    "unbury", "reply",     "replies",
-    "read_replies", "slots", "depth",    "missing", "held",   "heartbeat", "leave"};
+static const char *const op_words[] = {[OP_ENQUEUE] = "enqueue",
+                                       [OP_CLAIM] = "claim",
+                                       [OP_CLAIM_AGAIN] = "claim again",
+                                       [OP_FETCH] = "fetch",
+                                       [OP_TAKEOVER] = "takeover",
+                                       [OP_INHERIT] = "inherit",
+                                       [OP_PULL] = "pull",
+                                       [OP_RENEW] = "renew",
+                                       [OP_HAND_BACK] = "hand_back",
+                                       [OP_FINISH] = "finish",
+                                       [OP_RETRY] = "retry",
+                                       [OP_PROMOTE] = "promote",
+                                       [OP_BURY] = "bury",
+                                       [OP_UNBURY] = "unbury",
+                                       [OP_REPLIES] = "replies",
+                                       [OP_READ_REPLIES] = "read_replies",
+                                       [OP_SLOTS] = "slots",
+                                       [OP_DEPTH] = "depth",
+                                       [OP_MISSING] = "missing",
+                                       [OP_HELD] = "held",
+                                       [OP_HEARTBEAT] = "heartbeat",
+                                       [OP_LEAVE] = "leave"};
 
 /* ---- a message of Redis's own: a wake signal, or a published reply ---- */
 
@@ -76,7 +94,8 @@ static void publish(const char *listener, const struct queue_reply *reply,
         told->queue = client;
         told->content = redis_content_ref(content);
         told->reply = *reply;
-        told->reply.body = content->body;
+        told->reply.left_out = content->body.len > MESSAGE_INLINE_MAX;
+        told->reply.body = told->reply.left_out ? body_of(NULL, 0) : content->body;
         sim_link_tell(&client->link, &told->call, &told_ops);
     }
 }
@@ -114,10 +133,18 @@ void queue_call_execute(struct sim_call *sim_call)
     switch (call->op) {
     case OP_ENQUEUE:
         call->results[0] = redis_enqueue(call->name, call->given, call->count);
+        check_admitted_unlogged(call->item, call->results[0]);
         break;
     case OP_CLAIM:
         call->claimed = redis_claim(call->name, call->consumer, call->max, call->wait,
                                     call->looks ? &call->after : NULL);
+        break;
+    case OP_CLAIM_AGAIN:
+        call->claimed =
+            redis_claim_again(call->name, call->consumer, call->max - call->before->count);
+        break;
+    case OP_FETCH:
+        call->claimed = redis_fetch(call->name, call->consumer, call->before);
         break;
     case OP_TAKEOVER:
         call->claimed = redis_takeover(call->name, call->consumer, call->numbers[0], call->max);

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define DELETED_ONE_IN 1000 /* between taking and reading */
+
 struct redis redis;
 
 /* ---- contents ---- */
@@ -209,17 +211,27 @@ static void add_claimed(struct queue_claimed *claimed, const struct redis_entry 
 
 /* ---- claims ---- */
 
-static int64_t level(const struct queue_name *name, const struct redis_entry *entry)
+/* schemas/redis.md: the order of priority and lifo. Lowest first; lifo: highest. */
+static int64_t score(const struct queue_name *name, const struct redis_entry *entry)
 {
-    int64_t waited_ms = sim_wall_us() / SIM_MS - entry->at_ms;
-    return entry->priority + (name->ageing_ms && waited_ms > 0 ? waited_ms / name->ageing_ms : 0);
+    if (name->type == QUEUE_LIFO)
+        return entry->at_ms;
+    if (name->ageing_ms)
+        return entry->at_ms - entry->priority * name->ageing_ms;
+    return ((int64_t)(9 - entry->priority) << 44) + entry->at_ms;
 }
 
 /* Does `a` go before `b`, which is before it in the stream? */
 static bool goes_before(const struct queue_name *name, const struct redis_entry *a,
                         const struct redis_entry *b)
 {
-    return name->type == QUEUE_LIFO || level(name, a) > level(name, b);
+    return name->type == QUEUE_LIFO ? score(name, a) >= score(name, b)
+                                    : score(name, a) < score(name, b);
+}
+
+static bool is_ordered(struct queue_name name)
+{
+    return name.type == QUEUE_PRIORITY || name.type == QUEUE_LIFO;
 }
 
 static struct redis_entry *next_in_order(const struct queue_name *name, struct redis_stream *stream)
@@ -236,12 +248,8 @@ static struct redis_entry *next_in_order(const struct queue_name *name, struct r
 static struct redis_entry *next_waiting(const struct queue_name *name, struct redis_stream *stream)
 {
     struct redis_entry *entry;
-    if (name->type == QUEUE_PRIORITY || name->type == QUEUE_LIFO) {
-        entry = next_in_order(name, stream);
-        if (entry)
-            check_claimed(name, stream, entry);
-        return entry;
-    }
+    if (is_ordered(*name))
+        return next_in_order(name, stream);
     TAILQ_FOREACH(entry, &stream->entries, link)
     {
         if (entry->number > stream->last) { /* what was pulled out of turn is handed out again */
@@ -250,6 +258,24 @@ static struct redis_entry *next_waiting(const struct queue_name *name, struct re
         }
     }
     return NULL;
+}
+
+static void tell_check(const struct redis_stream *stream, const char *consumer,
+                       const struct queue_claimed *claimed)
+{
+    struct uuid taken[QUEUE_BATCH_MAX], left[1024];
+    const struct redis_entry *entry;
+    size_t count = 0;
+    for (size_t i = 0; i < claimed->count; i++)
+        taken[i] = claimed->entries[i].id;
+    TAILQ_FOREACH(entry, &stream->entries, link)
+    {
+        BUG_ON(count == sizeof(left) / sizeof(left[0]));
+        if (!entry->consumer[0])
+            left[count++] = entry->id;
+    }
+    if (claimed->count)
+        check_claimed(stream->item, consumer, taken, claimed->count, left, count);
 }
 
 /* XREADGROUP of what is in its hand. */
@@ -271,21 +297,78 @@ static void claim_held(struct redis_stream *stream, struct queue_claimed *claime
     *after = -1;
 }
 
+static void claim_waiting(const struct queue_name *name, struct redis_stream *stream,
+                          struct queue_claimed *claimed, const char *consumer, size_t max)
+{
+    struct redis_entry *entry;
+    while (claimed->count < max && (entry = next_waiting(name, stream))) {
+        bool dropped = entry->dropped;
+        into_hand(entry, consumer);
+        add_claimed(claimed, entry, dropped);
+    }
+}
+
 struct queue_claimed *redis_claim(struct queue_name name, const char *consumer, size_t max,
                                   bool wait, int64_t *after)
 {
     struct redis_stream *stream = stream_of(name);
     struct queue_claimed *claimed = claimed_new(max);
-    struct redis_entry *entry;
     if (after && max)
         claim_held(stream, claimed, consumer, max, after);
-    while (claimed->count < max && (entry = next_waiting(&name, stream))) {
-        bool dropped = entry->dropped;
-        into_hand(entry, consumer);
-        add_claimed(claimed, entry, dropped);
+    claim_waiting(&name, stream, claimed, consumer, max);
+    if (is_ordered(name)) {
+        tell_check(stream, consumer, claimed);
+        if (claimed->count < max && wait)
+            set_idle(stream, consumer);
     }
-    if (claimed->count < max && wait)
-        set_idle(stream, consumer);
+    return claimed;
+}
+
+struct queue_claimed *redis_claim_again(struct queue_name name, const char *consumer, size_t max)
+{
+    struct redis_stream *stream = stream_of(name);
+    struct queue_claimed *claimed = claimed_new(max);
+    set_idle(stream, consumer);
+    claim_waiting(&name, stream, claimed, consumer, max);
+    return claimed;
+}
+
+static void copy_claimed(struct queue_claimed *to, const struct queue_claimed *from)
+{
+    struct redis_content **contents = to->replies, *const *of = from->replies;
+    for (size_t i = 0; i < from->count; i++) {
+        contents[to->count] = redis_content_ref(of[i]);
+        to->entries[to->count++] = from->entries[i];
+    }
+}
+
+struct queue_claimed *redis_join(const struct queue_claimed *first,
+                                 const struct queue_claimed *second)
+{
+    struct queue_claimed *claimed = claimed_new(first->count + second->count);
+    copy_claimed(claimed, first);
+    copy_claimed(claimed, second);
+    return claimed;
+}
+
+struct queue_claimed *redis_fetch(struct queue_name name, const char *consumer,
+                                  const struct queue_claimed *taken)
+{
+    struct redis_stream *stream = stream_of(name);
+    struct queue_claimed *claimed = claimed_new(taken->count);
+    for (size_t i = 0; i < taken->count; i++) {
+        int64_t number = strtoll(taken->entries[i].entry_id, NULL, 10);
+        struct redis_entry *entry = find_entry(stream, number);
+        if (!entry)
+            continue;
+        if (check_is_logged(entry->id) && sim_one_in(DELETED_ONE_IN)) {
+            sim_count(SIM_ENTRY_DELETED);
+            free_entry(&stream->entries, entry);
+            continue;
+        }
+        into_hand(entry, consumer);
+        add_claimed(claimed, entry, taken->entries[i].taken_over);
+    }
     return claimed;
 }
 
@@ -302,6 +385,7 @@ struct queue_claimed *redis_takeover(struct queue_name name, const char *consume
         bool idle = entry->consumer[0] && sim.now_us - entry->since_us >= min_idle_ms * SIM_MS;
         if (!idle || claimed->count + moved == max)
             continue;
+        check_taken_over(entry->id, entry->number, entry->consumer);
         if (name.type == QUEUE_UNORDERED) {
             into_hand(entry, consumer);
             add_claimed(claimed, entry, true);
@@ -435,6 +519,7 @@ void redis_finish(struct queue_name name, const struct redis_given *given, size_
             free_entry(&stream->entries, entry);
         if (index && index->number == given[i].number)
             drop_index(stream, given[i].id);
+        check_finished(given[i].id);
     }
 }
 

@@ -82,6 +82,7 @@ struct redis {
     struct redis_data *saved; /* what the disk has; NULL: nothing is kept aside */
     int64_t last_number;
     uint64_t epoch;
+    int64_t silent_until_us; /* nobody could reach it */
     TAILQ_HEAD(, sim_queue) clients;
 };
 extern struct redis redis;
@@ -109,6 +110,13 @@ int64_t redis_enqueue(struct queue_name name, const struct redis_given *given, s
 /* `after`: first what it holds behind that one; set to where that came to, or to -1 when it is through. NULL: not. */
 struct queue_claimed *redis_claim(struct queue_name name, const char *consumer, size_t max,
                                   bool wait, int64_t *after);
+/* unordered, fifo: it found fewer than it wanted. So it is idle from here on, and looks once more. */
+struct queue_claimed *redis_claim_again(struct queue_name name, const char *consumer, size_t max);
+struct queue_claimed *redis_join(const struct queue_claimed *first,
+                                 const struct queue_claimed *second);
+/* What it was told to have taken, as far as that is there: into its hand once more, whoever took it since. */
+struct queue_claimed *redis_fetch(struct queue_name name, const char *consumer,
+                                  const struct queue_claimed *taken);
 struct queue_claimed *redis_takeover(struct queue_name name, const char *consumer,
                                      int64_t min_idle_ms, size_t max);
 struct queue_claimed *redis_inherit(struct queue_name name, const char *consumer, size_t max);

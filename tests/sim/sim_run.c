@@ -6,6 +6,7 @@
 #include "sim_productions.h"
 
 #define SETTLE_US (180 * SIM_SECOND) /* after the last fault */
+#define UP_US (SIM_SECOND / 2)       /* all links are up by then */
 #define DRAIN_US (60 * SIM_SECOND)
 
 static void run_until(int64_t until_us)
@@ -23,13 +24,13 @@ static bool is_settled(void)
 static void wait_until_settled(void)
 {
     int64_t until_us = sim.now_us + SETTLE_US;
-    while (!sim.failure[0] && !is_settled() && sim.now_us < until_us) {
+    do {
         if (sim_live(true) == 0)
             sim_start_worker();
         if (sim_live(false) == 0)
             sim_start_dispatcher();
         run_until(sim.now_us + 100 * SIM_MS);
-    }
+    } while (!sim.failure[0] && !is_settled() && sim.now_us < until_us);
     if (sim.failure[0] || is_settled())
         return;
     const struct redis_stream *left = redis_first_left();
@@ -39,6 +40,14 @@ static void wait_until_settled(void)
              sim_senders_idle() ? "" : ", senders without an answer",
              left ? "something left in the queue of " : "queues empty", left ? left->item : "",
              sim_workers_idle() ? "" : ", claims in hand");
+}
+
+static struct sim_event redrive;
+
+static void on_redrive(void *arg)
+{
+    (void)arg;
+    sim_redrive_all();
 }
 
 /* Workers drain or are killed, and then nothing is left to happen. */
@@ -74,10 +83,11 @@ void sim_run(uint64_t seed, bool trace, unsigned *ret_acknowledged)
     check_begin(production);
     struct sim_traffic traffic = {.count = (unsigned)sim_between(20, 250),
                                   .keys = (unsigned)sim_between(1, 8),
+                                  .start_us = sim_one_in(3) ? 0 : UP_US,
                                   .window_us = sim_between(SIM_SECOND / 2, 8 * SIM_SECOND),
                                   .bad_one_in = (unsigned)sim_between(0, 1) * 8};
     unsigned fault_count = (unsigned)random_below(sim_one_in(8) ? 40 : 12);
-    int64_t faults_until_us = traffic.window_us + sim_between(0, 6 * SIM_SECOND);
+    int64_t faults_until_us = traffic.start_us + traffic.window_us + sim_between(0, 6 * SIM_SECOND);
     for (int64_t i = sim_between(1, 2); i > 0; i--)
         sim_start_dispatcher();
     for (int64_t i = sim_between(1, 4); i > 0; i--)
@@ -86,11 +96,16 @@ void sim_run(uint64_t seed, bool trace, unsigned *ret_acknowledged)
             traffic.count, traffic.keys, (double)traffic.window_us / SIM_SECOND, fault_count);
     sim_senders_start(production, &traffic);
     sim_faults_start(fault_count, faults_until_us);
+    sim_set(&redrive, NULL, sim_between(0, faults_until_us), on_redrive, NULL);
     run_until(faults_until_us);
+    wait_until_settled();
+    if (!sim.failure[0])
+        sim_redrive_all();
     wait_until_settled();
     if (!sim.failure[0])
         check_all();
     *ret_acknowledged = sim_senders_acknowledged();
+    sim_unset(&redrive);
     sim_faults_done();
     sim_senders_stop();
     end_all();

@@ -20,13 +20,13 @@ static void set_results(struct store_call *call)
     for (size_t i = 0; call->client_messages && i < call->count; i++) {
         struct store_message *message = call->client_messages[i];
         message->seq = call->given[i].seq;
-        message->error = ERR_NONE;
+        message->error = call->given[i].refused ? ERR_INVALID : ERR_NONE;
         message->repeats = call->given[i].repeats;
         message->repeats_otherwise = call->given[i].repeats_otherwise;
     }
     for (size_t i = 0; call->client_outcomes && i < call->count; i++) {
         call->client_outcomes[i]->recorded = call->outcomes[i].recorded;
-        call->client_outcomes[i]->error_code = ERR_NONE;
+        call->client_outcomes[i]->error_code = call->outcomes[i].refused ? ERR_INVALID : ERR_NONE;
     }
     for (size_t i = 0; call->client_claims && i < call->count; i++)
         call->client_claims[i] = call->claims[i];
@@ -58,6 +58,14 @@ static void complete_attend(struct store_call *call, const struct err *err)
 {
     struct store_standing standing = {.version = pg_version(), .all_applied = call->result};
     ((store_attended *)call->done)(call->arg, err, &standing);
+}
+
+static void complete_redrive(struct store_call *call, const struct err *err, size_t count)
+{
+    struct store_handled handled = {.ids = call->ids_told, .count = count};
+    if (!call->ids && count == call->limit)
+        handled.next = call->ids_told[count - 1];
+    ((store_handled_done *)call->done)(call->arg, err, &handled);
 }
 
 static void complete(struct sim_call *sim_call, const struct err *err)
@@ -116,6 +124,9 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_OLDER:
         ((store_older_done *)call->done)(call->arg, err, call->found ? 1 : 0);
         return;
+    case OP_REDRIVE:
+        complete_redrive(call, err, results);
+        return;
     case OP_DISOWN:
     case OP_RELEASE:
     case OP_MAINTAIN:
@@ -153,6 +164,7 @@ static void free_call(struct sim_call *sim_call)
     free(call->shares);
     free(call->owned);
     free(call->ids);
+    free(call->ids_told);
     free(call->flags);
     free(call->rows);
     free(call->contents);
@@ -163,6 +175,7 @@ static void free_call(struct sim_call *sim_call)
 
 static const struct sim_call_ops call_ops = {.begin = store_call_begin,
                                              .execute = store_call_execute,
+                                             .more = store_call_more,
                                              .complete = complete,
                                              .free = free_call};
 
@@ -465,6 +478,17 @@ static void older(struct store *store, const char *item, int64_t version, int64_
     send(store, call);
 }
 
+static void redrive(struct store *store, const char *item, const struct uuid *ids, size_t count,
+                    struct uuid after, store_handled_done *done, void *arg)
+{
+    struct store_call *call = new_call(store, OP_REDRIVE, ids ? count : 0, DONE(done), arg);
+    snprintf(call->name, sizeof(call->name), "%s", item);
+    call->ids = ids ? copy(ids, count, sizeof(*ids)) : NULL;
+    call->limit = count;
+    call->after = after;
+    send(store, call);
+}
+
 static void free_store(struct store *store)
 {
     (void)store; /* its process has ended it (sim_store_end) */
@@ -494,6 +518,7 @@ static const struct store_ops store_ops = {.accept = accept_messages,
                                            .production_of = production_of,
                                            .attend = attend,
                                            .older = older,
+                                           .redrive = redrive,
                                            .close_queue = close_queue,
                                            .free = free_store};
 

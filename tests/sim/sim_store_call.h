@@ -29,6 +29,7 @@ enum store_op {
     OP_PRODUCTION_OF,
     OP_ATTEND,
     OP_OLDER,
+    OP_REDRIVE,
 };
 
 struct store_op_info {
@@ -58,8 +59,11 @@ struct store_call {
     struct store_share *shares;
     struct store_owned *owned;
     char (*items)[REDIS_NAME_MAX]; /* of shares or owned */
-    struct uuid *ids;
+    struct uuid *ids;              /* NULL: all */
     struct pg_write write;
+    /* Which of the rows are in the transaction at hand: a row that is refused for its data is left out, those behind it have one of their
+     * own. */
+    size_t from, to;
     /* the client's, for what the completion sets */
     struct store_message *const *client_messages;
     struct store_outcome *const *client_outcomes;
@@ -69,6 +73,7 @@ struct store_call {
     struct store_unfinished *rows;
     struct redis_content **contents; /* that the rows or the record borrow */
     struct store_earlier *earlier;
+    struct uuid *ids_told, after;
     struct store_record record;
     char record_error[240];
     struct store_count *counts;
@@ -79,8 +84,9 @@ struct store_call {
     void *arg;
 };
 
-/* The server begins with it, and does it (sim_link.h). */
+/* The server begins with it, does it, and goes on with it (sim_link.h). */
 int64_t store_call_begin(struct sim_call *call);
 void store_call_execute(struct sim_call *call);
+int64_t store_call_more(struct sim_call *call);
 
 #endif

@@ -2,6 +2,8 @@
 #include "sim_store_call.h"
 
 #include "base/mem.h"
+#include "sim_check.h"
+#include "sim_fleet.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,7 +33,10 @@ const struct store_op_info store_op_info[] = {
     [OP_PRODUCTION_OF] = {"production_of", SIM_SCANS, false},
     [OP_ATTEND] = {"attend", SIM_SCANS, true},
     [OP_OLDER] = {"older", SIM_SCANS, false},
+    [OP_REDRIVE] = {"redrive", SIM_SCANS, true},
 };
+
+#define RACE_ONE_IN 1500
 
 static int64_t commit_most_us = 3000;
 
@@ -46,12 +51,63 @@ static void draw(struct pg_given *given, int64_t *seq)
     given->drawn_us = sim.now_us;
 }
 
-static size_t messages_in(const struct store_call *call)
+/* ---- rows that are refused for their data ---- */
+
+static bool is_poisoned(const struct pg_given *given, enum sim_kind kind)
 {
-    size_t count = call->given ? call->count : 0;
-    for (size_t i = 0; call->outcomes && i < call->count; i++)
-        count += call->outcomes[i].child_count + (call->outcomes[i].message != NULL);
-    return count;
+    return sim_kind_of(given->content->body) == kind;
+}
+
+/* An end without what poisons it is taken. */
+static bool poisons(const struct pg_outcome *outcome)
+{
+    bool refused = outcome->message && is_poisoned(outcome->message, KIND_POISONS_ROW);
+    for (size_t i = 0; i < outcome->child_count; i++)
+        refused |= is_poisoned(&outcome->children[i], KIND_POISONS_END);
+    return refused || (outcome->reply && sim_kind_of(outcome->reply->body) == KIND_POISONS_END);
+}
+
+static bool is_refused(const struct store_call *call, size_t at)
+{
+    return call->given ? is_poisoned(&call->given[at], KIND_POISONS_ROW)
+                       : call->outcomes && poisons(&call->outcomes[at]);
+}
+
+static void refuse(struct store_call *call, size_t at)
+{
+    sim_count(SIM_ROW_REFUSED);
+    sim_say("  refuses %s", sim_name(call->given ? call->given[at].id : call->outcomes[at].id));
+    if (call->given) {
+        call->given[at].refused = true;
+        return;
+    }
+    call->outcomes[at].refused = true;
+    check_refused(call->outcomes[at].id);
+}
+
+/* ---- a call begins ---- */
+
+/* A transaction of the rows from here to the next refused one. */
+static int64_t begin_write(struct store_call *call, size_t from)
+{
+    size_t count = 0;
+    call->from = call->to = from;
+    while (call->to < call->count && !is_refused(call, call->to)) {
+        const struct pg_outcome *outcome = call->outcomes ? &call->outcomes[call->to] : NULL;
+        count += outcome ? outcome->child_count + (outcome->message != NULL) : call->given != NULL;
+        call->to++;
+    }
+    int64_t seq = pg_draw(&call->write, count);
+    for (size_t i = from; call->given && i < call->to; i++)
+        draw(&call->given[i], &seq);
+    for (size_t i = from; call->outcomes && i < call->to; i++) {
+        struct pg_outcome *outcome = &call->outcomes[i];
+        if (outcome->message)
+            draw(outcome->message, &seq);
+        for (size_t j = 0; j < outcome->child_count; j++)
+            draw(&outcome->children[j], &seq);
+    }
+    return sim_between(300, sim_one_in(20) ? commit_most_us * 10 : commit_most_us);
 }
 
 /* No transaction is open that drew a seq up to here. */
@@ -66,23 +122,31 @@ static int64_t whole_seq(void)
     return seq;
 }
 
+/* What the client knows of it lags behind, as long as it likes. */
+static int64_t known_whole_seq(void)
+{
+    int64_t seq = whole_seq();
+    return sim_one_in(2) ? seq : sim_between(0, seq);
+}
+
 int64_t store_call_begin(struct sim_call *sim_call)
 {
     struct store_call *call = (struct store_call *)sim_call;
-    call->result = whole_seq(); /* of earlier */
-    if (!store_op_info[call->op].writes)
-        return sim_between(50, 1000);
-    int64_t seq = pg_draw(&call->write, messages_in(call));
-    for (size_t i = 0; call->given && i < call->count; i++)
-        draw(&call->given[i], &seq);
-    for (size_t i = 0; call->outcomes && i < call->count; i++) {
-        struct pg_outcome *outcome = &call->outcomes[i];
-        if (outcome->message)
-            draw(outcome->message, &seq);
-        for (size_t j = 0; j < outcome->child_count; j++)
-            draw(&outcome->children[j], &seq);
-    }
-    return sim_between(300, sim_one_in(20) ? commit_most_us * 10 : commit_most_us);
+    if (store_op_info[call->op].writes)
+        return begin_write(call, 0);
+    if (call->op == OP_EARLIER)
+        call->result = known_whole_seq();
+    return sim_between(50, 1000);
+}
+
+int64_t store_call_more(struct sim_call *sim_call)
+{
+    struct store_call *call = (struct store_call *)sim_call;
+    if (sim_call->refused.code != ERR_NONE || call->to == call->count ||
+        (!call->given && !call->outcomes))
+        return 0;
+    refuse(call, call->to);
+    return call->to + 1 < call->count ? begin_write(call, call->to + 1) : 0;
 }
 
 static void execute_earlier(struct store_call *call)
@@ -198,13 +262,15 @@ static void execute_find(struct store_call *call)
     if (!call->found)
         return;
     snprintf(call->record_error, sizeof(call->record_error), "%s", row->error);
-    call->record = (struct store_record){.id = row->id,
-                                         .state = row->ended     ? states[row->end]
-                                                  : row->attempt ? "retrying"
-                                                                 : "accepted",
-                                         .attempts = row->attempt,
-                                         .error = row->error[0] ? call->record_error : NULL,
-                                         .forgotten = row->is_forgotten};
+    call->record = (struct store_record){
+        .id = row->id,
+        .state = row->ended     ? states[row->end]
+                 : row->attempt ? "retrying"
+                                : "accepted",
+        .attempts = row->attempt,
+        .finished_us = row->ended ? sim_wall_us() + row->ended_us - sim.now_us : 0,
+        .error = row->error[0] ? call->record_error : NULL,
+        .forgotten = row->is_forgotten};
     call->contents = mem_array(2, sizeof(struct redis_content *));
     if (row->reply)
         call->contents[0] = redis_content_ref(row->reply);
@@ -247,20 +313,37 @@ static void execute_flags(struct store_call *call)
 
 static void execute_write(struct store_call *call)
 {
-    for (size_t i = 0; call->given && i < call->count; i++) {
+    for (size_t i = call->from; call->given && i < call->to; i++) {
         if (!pg_insert(&call->given[i]))
             call->given[i].seq = 0;
+        else if (call->op == OP_ACCEPT)
+            check_admitted(call->given[i].item);
     }
-    for (size_t i = 0; call->outcomes && i < call->count; i++)
+    for (size_t i = call->from; call->outcomes && i < call->to; i++)
         pg_settle(&call->outcomes[i]);
     for (size_t i = 0; call->claims && i < call->count; i++)
         pg_claim(&call->claims[i]);
+}
+
+/* A deadlock, say: it is rolled back, and the client's own repeats have met the like. What it had committed before stays. */
+static bool loses_race(struct store_call *call)
+{
+    if (!store_op_info[call->op].writes || !sim_one_in(RACE_ONE_IN))
+        return false;
+    sim_count(SIM_RACE_LOST);
+    sim_say("  is rolled back");
+    err_set(&call->call.refused, call->from ? ERR_OUTCOME_UNKNOWN : ERR_UNAVAILABLE,
+            "another transaction was in its way");
+    pg_committed(&call->write);
+    return true;
 }
 
 void store_call_execute(struct sim_call *sim_call)
 {
     struct store_call *call = (struct store_call *)sim_call;
     sim_say("postgres %s by %s, %zu", store_op_info[call->op].word, call->client, call->count);
+    if (loses_race(call))
+        return;
     switch (call->op) {
     case OP_ACCEPT:
     case OP_ADOPT:
@@ -323,6 +406,11 @@ void store_call_execute(struct sim_call *sim_call)
         break;
     case OP_OLDER:
         call->found = pg_has_older(call->name, call->number);
+        break;
+    case OP_REDRIVE:
+        call->ids_told = mem_array(STORE_BATCH_MAX, sizeof(*call->ids_told));
+        call->result_count = pg_redrive(call->name, call->ids, call->count, call->after,
+                                        call->ids_told, call->limit);
         break;
     case OP_LOW_MARK:
     case OP_MAINTAIN:

@@ -412,6 +412,31 @@ START_TEST(test_gone)
 }
 END_TEST
 
+/* The last hundred are kept, and what the first of a queue's changes begins from. */
+START_TEST(test_old_productions)
+{
+    struct fixture f;
+    open_store(&f);
+    pg_server_sql(&server, f.database,
+                  "INSERT INTO hie.productions (version, by, hash, text)"
+                  " SELECT v, 'me', '', '' FROM generate_series(1, 130) v;"
+                  "INSERT INTO hie.queue_changes VALUES ('A', '{21,40}', false, 1)");
+    for (int changing = 1; changing >= 0; changing--) {
+        struct answer maintained = {0};
+        f.store->ops->maintain(f.store, on_done, &maintained);
+        run_until(f.loop, &maintained.calls, 0);
+        ck_assert_int_eq(maintained.err.code, ERR_NONE);
+        ck_assert_int_eq(
+            pg_server_number(&server, f.database, "SELECT min(version) FROM hie.productions"),
+            changing ? 20 : 31);
+        pg_server_sql(&server, f.database, "DELETE FROM hie.queue_changes");
+    }
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.productions"),
+                     100);
+    close_store(&f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store_fleet");
@@ -428,6 +453,7 @@ int main(void)
     tcase_add_test(all, test_older_delayed);
     tcase_add_test(all, test_older_far);
     tcase_add_test(all, test_gone);
+    tcase_add_test(all, test_old_productions);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }
