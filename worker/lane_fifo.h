@@ -68,8 +68,13 @@ struct lane_fifo {
 /* fifo_cycle.c */
 void fifo_cycle_free(struct fifo_cycle *cycle); /* NULL: nothing */
 
-/* lane_fifo.c */
-struct lane_part *lane_part_find(struct lane *lane, unsigned number);
+/* fifo_line.c */
+/* Of a lost partition: it is forgotten. */
+void lane_line_drop(struct claim *claim);
+/* What may run does, as far as there are slots. */
+void lane_fifo_turn(void *lane);
+/* Their heads may run, if nothing else is in the way. */
+void lane_part_settle_keys(struct lane_part *part);
 bool lane_part_is_sure(const struct lane_part *part);
 /* A look is over: the gate is here. */
 void lane_part_clear(struct lane_part *part, int64_t seq);
@@ -80,6 +85,9 @@ bool lane_is_logged(const struct lane *lane);
 /* A new claim of this part. */
 struct claim *lane_part_claim(struct lane_part *part, struct queue_claimed *claimed,
                               struct queue_entry *entry);
+
+/* lane_fifo.c */
+struct lane_part *lane_part_find(struct lane *lane, unsigned number);
 /* Frees it where nothing needs it any more; tells the store where it is left on purpose. */
 void lane_part_settle(struct lane_part *part);
 

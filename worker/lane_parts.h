@@ -7,7 +7,7 @@
 /* ---- lane_run.c: from a claimed entry to the end of its handler ---- */
 
 /* Asks the store about new claims, at most QUEUE_BATCH_MAX; `done`, where it is not NULL, is told when they are on their way: ready to
- * run, or with the lane's order (lane_fifo.c) when it is fifo. */
+ * run, or with the lane's order (fifo_line.c) when it is fifo. */
 void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
                   void (*done)(struct lane *lane, size_t count));
 /* Runs a claim, or ends it when its time is over, it is malformed, or it has killed too many. */
@@ -67,7 +67,7 @@ void lane_return(struct claim *claim);
 /* One of its publications is over; the last one finishes it. */
 void lane_published(struct claim *claim);
 
-/* ---- lane_fifo.c: order; claim->part is NULL for claims of other lanes ---- */
+/* ---- lane_fifo.c, fifo_line.c, fifo_cycle.c: order; claim->part is NULL for claims of other lanes ---- */
 
 /* A looked-up claim takes its place in the line of its key. */
 void lane_line_up(struct claim *claim);
