@@ -68,12 +68,23 @@ end
 
 -- ---- what happens to entries in hand ----
 
--- KEYS stream index; ARGV all entry ids, then their cids in the same order.
+-- KEYS stream index; ARGV all entry ids, then their cids in the same order. One that is gone may have a successor, of the message's next
+-- run say, which the index has to know.
 local function finish(keys, args)
     check_keys(keys, 2)
     local count = count_of(args, 1, 2)
     local removed = remove(keys[1], {unpack(args, 1, count)})
-    call('HDEL', keys[2], unpack(args, count + 1, 2 * count))
+    local cids = {unpack(args, count + 1, 2 * count)}
+    if removed < count then
+        local places, ended = call('HMGET', keys[2], unpack(cids)), {}
+        for i, place in ipairs(places) do
+            ended[#ended + 1] = place == args[i] and cids[i] or nil
+        end
+        cids = ended
+    end
+    if #cids > 0 then
+        call('HDEL', keys[2], unpack(cids))
+    end
     return removed
 end
 

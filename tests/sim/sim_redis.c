@@ -512,12 +512,18 @@ void redis_hand_back(struct queue_name name, const char *consumer, const struct 
 void redis_finish(struct queue_name name, const struct redis_given *given, size_t count)
 {
     struct redis_stream *stream = stream_of(name);
+    size_t removed = 0;
     for (size_t i = 0; i < count; i++) {
         struct redis_entry *entry = find_entry(stream, given[i].number);
+        removed += entry != NULL;
         if (entry)
             free_entry(&stream->entries, entry);
-        drop_index(stream, given[i].id);
         check_finished(given[i].id);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct redis_index *index = find_index(stream, given[i].id);
+        if (index && (removed == count || index->number == given[i].number))
+            drop_index(stream, given[i].id);
     }
 }
 
