@@ -96,19 +96,16 @@ static bool acknowledges(struct slice reply, const struct hl7_message *request,
 }
 
 static void append_generated(const struct application_ack *ack, const struct hl7_message *request,
-                             const struct queue_reply *end, struct buffer *out)
+                             enum hl7_ack_code code, const char *text, struct buffer *out)
 {
-    bool completed = strcmp(end->status, "completed") == 0;
     char control_id[HL7_ACK_CONTROL_ID_MAX + 1], bytes[HL7_ACK_MAX];
     struct buffer plain = {.data = bytes, .capacity = sizeof(bytes), .max = sizeof(bytes)};
     ack_control_id(ack->id, 'A', control_id);
-    struct hl7_ack content = {.code = completed ? HL7_AA : HL7_AE,
+    struct hl7_ack content = {.code = code,
                               .control_id = slice_text(control_id),
                               .wall_ms = clock_wall_ms(),
                               .condition = HL7_INTERNAL,
-                              .text = completed    ? NULL
-                                      : end->error ? end->error
-                                                   : end->status};
+                              .text = text};
     if (hl7_ack_wanted(ack->when, content.code) && hl7_ack_append(request, &content, &plain))
         mllp_frame_append(out, buffer_slice(&plain));
 }
@@ -123,13 +120,30 @@ static void append_frame(const struct application_ack *ack, const struct queue_r
     struct slice reply = body_slice(end->body);
     if (hl7_parse(slice_of(ack->header, ack->header_len), &request, &ignored))
         return;
-    if (strcmp(end->status, "completed") == 0 && !end->left_out &&
-        acknowledges(reply, &request, &code)) {
+    if (strcmp(end->status, "completed") != 0) {
+        append_generated(ack, &request, HL7_AE, end->error ? end->error : end->status, out);
+    } else if (!end->left_out && acknowledges(reply, &request, &code)) {
         if (hl7_ack_wanted(ack->when, code))
             mllp_frame_append(out, reply);
     } else {
-        append_generated(ack, &request, end, out);
+        append_generated(ack, &request, HL7_AA, NULL, out);
     }
+    hl7_done(&request);
+}
+
+/* In the place of a reply for which there is no room: the same said by an acknowledgement of ours. */
+static void shorten_frame(struct application_ack *ack)
+{
+    struct hl7_message request;
+    struct err ignored;
+    enum hl7_ack_code code = HL7_AA;
+    struct slice frame = buffer_slice(&ack->frame);
+    struct slice reply = slice_of(frame.ptr + 1, frame.len - MLLP_FRAMING_LEN);
+    if (hl7_parse(slice_of(ack->header, ack->header_len), &request, &ignored))
+        return;
+    acknowledges(reply, &request, &code);
+    buffer_clear(&ack->frame);
+    append_generated(ack, &request, code, NULL, &ack->frame);
     hl7_done(&request);
 }
 
@@ -137,8 +151,11 @@ static void append_frame(const struct application_ack *ack, const struct queue_r
 
 static void write_frame(struct application_ack *ack)
 {
-    if (ack->frame.len)
-        ack->acks->write(ack->acks->arg, buffer_slice(&ack->frame));
+    struct application_acks *acks = ack->acks;
+    if (ack->frame.len && !acks->write(acks->arg, buffer_slice(&ack->frame))) {
+        shorten_frame(ack);
+        acks->write(acks->arg, buffer_slice(&ack->frame));
+    }
     end_ack(ack);
 }
 
@@ -199,7 +216,7 @@ void application_ack_release(struct application_ack *ack)
 /* ---- a connection's ---- */
 
 void application_acks_init(struct application_acks *acks, struct callers *callers,
-                           void (*write)(void *arg, struct slice frame), void (*over)(void *arg),
+                           bool (*write)(void *arg, struct slice frame), void (*over)(void *arg),
                            void *arg)
 {
     *acks = (struct application_acks){.callers = callers, .write = write, .over = over, .arg = arg};

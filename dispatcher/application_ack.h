@@ -25,15 +25,15 @@ struct application_acks {
     TAILQ_HEAD(, application_ack) list;
     unsigned count;
     struct callers *callers;
-    /* A framed acknowledgement is due; only while the connection is there. */
-    void (*write)(void *arg, struct slice frame);
+    /* A framed acknowledgement is due; only while the connection is there. False: there is no room for one that large. */
+    bool (*write)(void *arg, struct slice frame);
     /* One of them is over, written or not: `count` has fallen. Only while the connection is there. */
     void (*over)(void *arg);
     void *arg;
 };
 
 void application_acks_init(struct application_acks *acks, struct callers *callers,
-                           void (*write)(void *arg, struct slice frame), void (*over)(void *arg),
+                           bool (*write)(void *arg, struct slice frame), void (*over)(void *arg),
                            void *arg);
 /* The connection is gone: nobody is told any more; all of them are freed. */
 void application_acks_drop(struct application_acks *acks);

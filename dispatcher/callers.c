@@ -12,7 +12,7 @@
 #define REST_LEAST_US 20000
 #define REST_MOST_US 500000
 #define REST_PER_COST 10   /* looking in a rhythm takes at most a tenth of the time */
-#define PUBLISH_US 3000000 /* so long after an end its reply may still be on its way to its key */
+#define PUBLISH_US 3000000 /* an end was first seen: so long its reply may be on its way still */
 
 /* Pauses between two looks. At once; then for those whom nobody tells; then for those who missed it. */
 enum { URGENT, QUICK, QUICK_LAST = 3, SLOW, SLOW_LAST = 7 };
@@ -38,15 +38,16 @@ struct waited {
     unsigned state;
     unsigned rhythm, pace; /* pace: the rhythm that comes next, once it was looked for */
     int64_t look_us;
-    bool again;   /* to be looked for at once, when the look under way is over */
-    bool telling; /* not to be forgotten now */
+    int64_t ended_us; /* monotonic: when its end was first seen without a reply; 0: not yet */
+    bool again;       /* to be looked for at once, when the look under way is over */
+    bool telling;     /* not to be forgotten now */
 };
 
 struct look_entry {
     struct look *look;
     struct waited *waited;
     bool ended; /* the store says */
-    bool fresh; /* … just now */
+    bool fresh; /* … and was not seen to before */
 };
 
 struct look_keys { /* of one item */
@@ -225,7 +226,10 @@ static void on_found(void *arg, const struct err *err, const struct store_record
             answered(entry->look);
             return;
         }
-        entry->fresh = record && clock_wall_us() - record->finished_us < PUBLISH_US;
+        int64_t now = clock_mono_us();
+        if (!waited->ended_us)
+            waited->ended_us = now;
+        entry->fresh = record && now - waited->ended_us < PUBLISH_US;
         callers->queue->ops->read_replies(callers->queue, waited->item->id, &waited->id, 1,
                                           on_key_of_forgotten, entry);
         return;

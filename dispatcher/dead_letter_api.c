@@ -4,9 +4,9 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "json_answer.h"
 #include "redrive.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
 #define LIST_DEFAULT 100
@@ -54,14 +54,6 @@ struct listing {
     size_t limit;
 };
 
-static void answer_json(struct http_request *request, json_t *json)
-{
-    char *text = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    http_answer(request, 200, "application/json", slice_text(text), NULL, 0);
-    free(text);
-}
-
 static void on_listed(void *arg, const struct err *err, const struct store_dead_letter *rows,
                       size_t count)
 {
@@ -77,7 +69,7 @@ static void on_listed(void *arg, const struct err *err, const struct store_dead_
     json_object_set_new(object, "dead_letters", list);
     if (count == listing.limit)
         set_id(object, "cursor", rows[count - 1].id);
-    answer_json(listing.request, object);
+    json_answer(listing.request, 200, object);
 }
 
 static void list(struct http_front *front, struct http_request *request, const struct item *item)
@@ -106,7 +98,7 @@ struct deed {
     const char *word; /* of the count in the answer */
 };
 
-static void on_redriven(void *arg, const struct err *err, size_t count)
+static void on_redriven(void *arg, const struct err *err, size_t count, size_t left)
 {
     struct deed deed = *(struct deed *)arg;
     free(arg);
@@ -119,7 +111,9 @@ static void on_redriven(void *arg, const struct err *err, size_t count)
     }
     json_t *object = json_object();
     json_object_set_new(object, deed.word, json_integer((json_int_t)count));
-    answer_json(deed.request, object);
+    if (left)
+        json_object_set_new(object, "left", json_integer((json_int_t)left));
+    json_answer(deed.request, 200, object);
 }
 
 /* The ids of a body {"ids": […]}; an empty body names all (*ret_count 0, *ret_all). False: it is something else. */
@@ -165,7 +159,7 @@ static void redrive(struct http_front *front, struct http_request *request, cons
     struct deed *deed = mem_alloc(sizeof(*deed));
     *deed = (struct deed){.request = request, .word = dismiss ? "deleted" : "redriven"};
     if (!all && count == 0) {
-        on_redriven(deed, &(const struct err){.code = ERR_NONE}, 0);
+        on_redriven(deed, &(const struct err){.code = ERR_NONE}, 0, 0);
         return;
     }
     redrive_start(&(struct redrive_request){.queue = front->intake->queue,

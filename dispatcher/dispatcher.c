@@ -6,7 +6,6 @@
 #include "ops/program.h"
 
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -28,8 +27,8 @@ static void links_changed(struct dispatcher *dispatcher)
     fleet_links_changed(dispatcher->fleet, dispatcher->queue_up, dispatcher->store_up);
     callers_link_changed(&dispatcher->callers, dispatcher->queue_up, dispatcher->store_up);
     reconciler_links_changed(dispatcher->reconciler, dispatcher->queue_up, dispatcher->store_up);
-    dispatcher->now->gauges.queue_up = dispatcher->queue_up;
-    dispatcher->now->gauges.store_up = dispatcher->store_up;
+    dispatcher->gauges.queue_up = dispatcher->queue_up;
+    dispatcher->gauges.store_up = dispatcher->store_up;
 }
 
 static void on_queue_up(void *arg, bool fresh)
@@ -106,10 +105,7 @@ static size_t in_hand(const struct dispatcher *dispatcher)
 
 static bool is_idle(const struct dispatcher *dispatcher)
 {
-    bool idle = in_hand(dispatcher) == 0 && http_front_idle(&dispatcher->http);
-    for (size_t i = 0; i < dispatcher->mllp_started; i++)
-        idle = idle && mllp_front_idle(&dispatcher->mllp[i]);
-    return idle;
+    return in_hand(dispatcher) == 0 && listeners_idle(&dispatcher->listeners);
 }
 
 static void on_drain_tick(void *arg)
@@ -143,11 +139,10 @@ static void on_terminate(void *arg)
     dispatcher->draining = true;
     health_drain(dispatcher->health);
     reconciler_stop(dispatcher->reconciler);
-    dispatcher->drain_until_us = clock_mono_us() + dispatcher->own->worker.drain_timeout_ms * 1000;
+    const struct production *section = fleet_section(dispatcher->fleet, SECTION_WORKER);
+    dispatcher->drain_until_us = clock_mono_us() + section->worker.drain_timeout_ms * 1000;
     callers_drain(&dispatcher->callers); /* a long poll gets its answer as things are */
-    http_front_drain(&dispatcher->http);
-    for (size_t i = 0; i < dispatcher->mllp_started; i++)
-        mllp_front_drain(&dispatcher->mllp[i]);
+    listeners_drain(&dispatcher->listeners);
     loop_timer_set(&dispatcher->drain_timer, 0);
 }
 
@@ -183,14 +178,11 @@ static struct generation *new_generation(struct dispatcher *dispatcher)
     intake->on_unqueued = on_unqueued;
     intake->on_unqueued_arg = dispatcher;
     intake->listener = dispatcher->id;
-    queue_gauges_init(&generation->gauges, dispatcher->loop, production, dispatcher->queue,
-                      dispatcher->store, dispatcher->metrics);
     return generation;
 }
 
 static void free_generation(struct generation *generation)
 {
-    queue_gauges_done(&generation->gauges);
     intake_done(&generation->intake);
     production_free(generation->production);
     free(generation);
@@ -200,8 +192,7 @@ static void free_generation(struct generation *generation)
 static bool is_over(const struct generation *generation)
 {
     bool lapsed = clock_mono_us() - generation->retired_us > LAPSED_US;
-    return intake_quiet(&generation->intake) && queue_gauges_quiet(&generation->gauges) &&
-           (lapsed || gate_is_over(&generation->intake.gate));
+    return intake_quiet(&generation->intake) && (lapsed || gate_is_over(&generation->intake.gate));
 }
 
 static void on_reap(void *arg)
@@ -227,23 +218,26 @@ static void on_production(void *arg)
     dispatcher->now = new_generation(dispatcher);
     before->retired_us = clock_mono_us();
     STAILQ_INSERT_TAIL(&dispatcher->retired, before, link);
-    queue_gauges_retire(&before->gauges, fleet_production(dispatcher->fleet));
-    dispatcher->http.production = fleet_production(dispatcher->fleet);
-    dispatcher->http.intake = &dispatcher->now->intake;
-    dispatcher->http.gauges = &dispatcher->now->gauges;
-    for (size_t i = 0; i < dispatcher->mllp_started; i++)
-        dispatcher->mllp[i].intake = &dispatcher->now->intake;
+    queue_gauges_follow(&dispatcher->gauges, fleet_production(dispatcher->fleet));
+    listeners_serve(&dispatcher->listeners, dispatcher->now->production, &dispatcher->now->intake);
     intake_succeed(&dispatcher->now->intake, &before->intake, fleet_is_changing(dispatcher->fleet));
-    dispatcher->now->gauges.queue_up = dispatcher->queue_up;
-    dispatcher->now->gauges.store_up = dispatcher->store_up;
     if (!loop_timer_pending(&dispatcher->reap))
         loop_timer_set(&dispatcher->reap, REAP_MS);
+}
+
+static void on_section(void *arg)
+{
+    struct dispatcher *dispatcher = arg;
+    if (!dispatcher->draining)
+        listeners_change(&dispatcher->listeners,
+                         fleet_section(dispatcher->fleet, SECTION_DISPATCHER));
 }
 
 /* What waited for its queue, or for the one before it, is brought at once. */
 static void on_shape(void *arg, const char *item_id)
 {
     struct dispatcher *dispatcher = arg;
+    queue_gauges_shape(&dispatcher->gauges);
     if (fleet_shape(dispatcher->fleet, item_id).stage != FLEET_CLOSED)
         reconciler_compare(dispatcher->reconciler);
 }
@@ -286,6 +280,7 @@ static void connect_links(struct dispatcher *dispatcher, const char *config)
                                                           .health = dispatcher->health,
                                                           .metrics = dispatcher->metrics,
                                                           .on_production = on_production,
+                                                          .on_section = on_section,
                                                           .is_settled = is_settled,
                                                           .on_shape = on_shape,
                                                           .arg = dispatcher});
@@ -294,32 +289,18 @@ static void connect_links(struct dispatcher *dispatcher, const char *config)
                                             dispatcher->store, dispatcher->id, dispatcher->metrics);
 }
 
-static int start_fronts(struct dispatcher *dispatcher, struct err *err)
+static int start_listeners(struct dispatcher *dispatcher, struct err *err)
 {
-    const struct production *production = dispatcher->own;
-    if (http_front_start(&dispatcher->http, dispatcher->loop, production, &dispatcher->now->intake,
-                         dispatcher->store, &dispatcher->callers, dispatcher->health, err))
-        return -1;
-    dispatcher->http.gauges = &dispatcher->now->gauges;
-    dispatcher->http.fleet = dispatcher->fleet;
-    if (production->dispatcher.http_insecure)
-        health_warn_insecure(dispatcher->health, "dispatcher.http.listen");
-    log_info("listening", LOG_WORD("front", "http"),
-             LOG_INT("port", http_server_port(dispatcher->http.server)));
-    dispatcher->mllp = mem_array(production->dispatcher.mllp_count, sizeof(*dispatcher->mllp));
-    for (size_t i = 0; i < production->dispatcher.mllp_count; i++) {
-        const struct mllp_listener *listener = &production->dispatcher.mllp[i];
-        if (mllp_front_start(&dispatcher->mllp[i], dispatcher->loop, listener,
-                             &dispatcher->now->intake, &dispatcher->callers, dispatcher->metrics,
-                             err))
-            return -1;
-        dispatcher->mllp_started++;
-        if (listener->insecure)
-            health_warn_insecure(dispatcher->health, "dispatcher.mllp.listen");
-        log_info("listening", LOG_WORD("front", "mllp"), LOG_WORD("item", listener->item_id),
-                 LOG_INT("port", stream_server_port(dispatcher->mllp[i].server)));
-    }
-    return 0;
+    struct listeners_options options = {.loop = dispatcher->loop,
+                                        .intake = &dispatcher->now->intake,
+                                        .gauges = &dispatcher->gauges,
+                                        .callers = &dispatcher->callers,
+                                        .fleet = dispatcher->fleet,
+                                        .store = dispatcher->store,
+                                        .health = dispatcher->health,
+                                        .metrics = dispatcher->metrics};
+    return listeners_start(&dispatcher->listeners, &options,
+                           fleet_section(dispatcher->fleet, SECTION_DISPATCHER), err);
 }
 
 int dispatcher_init(struct dispatcher *dispatcher, struct production *production,
@@ -327,8 +308,7 @@ int dispatcher_init(struct dispatcher *dispatcher, struct production *production
 {
     *dispatcher = (struct dispatcher){.own = production};
     STAILQ_INIT(&dispatcher->retired);
-    snprintf(dispatcher->id, sizeof(dispatcher->id), "dispatcher-%d-%04x", (int)getpid(),
-             (unsigned)random_below(0x10000));
+    identity_make("dispatcher-", dispatcher->id);
     dispatcher->loop = loop_new();
     dispatcher->metrics = metrics_new();
     dispatcher->health = health_new(dispatcher->metrics);
@@ -341,9 +321,11 @@ int dispatcher_init(struct dispatcher *dispatcher, struct production *production
     loop_watch_signal(&dispatcher->sighup, dispatcher->loop, SIGHUP, on_hangup, dispatcher);
     connect_links(dispatcher, config);
     dispatcher->now = new_generation(dispatcher);
+    queue_gauges_init(&dispatcher->gauges, dispatcher->loop, dispatcher->fleet, production,
+                      dispatcher->queue, dispatcher->store, dispatcher->metrics);
     callers_init(&dispatcher->callers, dispatcher->loop, production, dispatcher->queue,
                  dispatcher->store, dispatcher->metrics);
-    return start_fronts(dispatcher, err);
+    return start_listeners(dispatcher, err);
 }
 
 int dispatcher_run(struct dispatcher *dispatcher)
@@ -358,10 +340,7 @@ void dispatcher_done(struct dispatcher *dispatcher)
     dispatcher->queue->ops->free(dispatcher->queue);
     dispatcher->store->ops->free(dispatcher->store);
     reconciler_free(dispatcher->reconciler);
-    for (size_t i = 0; i < dispatcher->mllp_started; i++)
-        mllp_front_free(&dispatcher->mllp[i]);
-    if (dispatcher->http.loop)
-        http_front_free(&dispatcher->http);
+    listeners_free(&dispatcher->listeners);
     callers_done(&dispatcher->callers);
     struct generation *each;
     while ((each = STAILQ_FIRST(&dispatcher->retired))) {
@@ -369,6 +348,7 @@ void dispatcher_done(struct dispatcher *dispatcher)
         free_generation(each);
     }
     free_generation(dispatcher->now);
+    queue_gauges_done(&dispatcher->gauges);
     fleet_free(dispatcher->fleet);
     health_free(dispatcher->health);
     metrics_free(dispatcher->metrics);
@@ -378,5 +358,4 @@ void dispatcher_done(struct dispatcher *dispatcher)
     loop_watch_done(&dispatcher->sigint);
     loop_watch_done(&dispatcher->sighup);
     loop_free(dispatcher->loop);
-    free(dispatcher->mllp);
 }

@@ -2,10 +2,10 @@
 #ifndef HIE_DISPATCHER_H
 #define HIE_DISPATCHER_H
 
-#include "http_front.h"
 #include "intake.h"
-#include "mllp_front.h"
+#include "listeners.h"
 #include "ops/health.h"
+#include "ops/identity.h"
 #include "queue_gauges.h"
 #include "store/fleet.h"
 #include "store/reconciler.h"
@@ -16,18 +16,18 @@ struct generation {
     int64_t retired_us;            /* monotonic */
     struct production *production; /* a reference */
     struct intake intake;
-    struct queue_gauges gauges;
 };
 
 struct dispatcher {
     struct loop *loop;
-    struct production *own; /* of this process's file: listeners, servers */
+    struct production *own; /* of this process's file: servers */
     struct fleet *fleet;
     struct generation *now;
     STAILQ_HEAD(, generation) retired;
     struct loop_timer reap;
+    struct queue_gauges gauges;
     struct intake_budget budget;
-    char id[96];
+    char id[IDENTITY_SIZE];
     struct queue *queue;
     struct store *store;
     bool queue_up, store_up;
@@ -36,9 +36,7 @@ struct dispatcher {
     struct metrics *metrics;
     struct health *health;
     struct callers callers;
-    struct http_front http;
-    struct mllp_front *mllp; /* by listener */
-    size_t mllp_started;
+    struct listeners listeners;
     struct loop_timer drain_timer;
     struct loop_watch sigterm, sigint, sighup;
     bool draining, stopping; /* stopping: the drain's time is up, callers were told so */

@@ -227,7 +227,7 @@ enum gate_verdict gate_admit(struct gate *gate, const struct item *item, struct 
     if (!gated->waiting_count && !waiter->queue_only && is_slow(gated))
         return admit_while_away(gated, waiter);
     if (gated->waiting_count == GATE_WAITING_MAX)
-        return GATE_FULL;
+        return GATE_AWAY;
     waiter->asked = false;
     TAILQ_INSERT_TAIL(&gated->waiting, waiter, link);
     gated->waiting_count++;
@@ -276,7 +276,7 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
     for (size_t i = 0; i < count; i++) {
         const struct item *item = production_find(gate->production, slice_text(counts[i].item));
         if (item)
-            gated_of(gate, item)->counted = counts[i].unfinished;
+            gated_of(gate, item)->counted = counts[i].count;
     }
     for (size_t i = 0; gate->queue_up && i < gate->production->item_count; i++) {
         struct gate_item *gated = &gate->items[i];
@@ -366,6 +366,7 @@ void gate_link_changed(struct gate *gate, bool queue_up, bool store_up)
             gated->free = 0;
             gated->counted = -1; /* it may be an hour old */
             gated->settling = false;
+            decide(gated, SLOTS_FAILED); /* before anybody new is admitted */
         } else if (used(gated) + gated->free > 0 || gated->recorded != 0) {
             gated->recorded = -1; /* Redis may have lost it */
             ask(gated, 0);
@@ -410,6 +411,22 @@ void gate_hand_over(struct gate *before, struct gate *next)
     }
 }
 
+static bool reads_all(const struct item *next, const struct item *before)
+{
+    return next->messaging_pattern == before->messaging_pattern &&
+           next->partitions >= before->partitions;
+}
+
+static void go_on_from(struct gate_item *new, struct gate_item *old)
+{
+    old->left = !reads_all(new->item, old->item);
+    new->gate->recount |= old->left;
+    new->depth = old->left ? 0 : old->depth;
+    new->nobodys = old->nobodys + (old->left ? old->depth : 0);
+    new->counted = old->counted;
+    new->since = old->since;
+}
+
 void gate_succeed(struct gate *next, struct gate *before, bool recount)
 {
     next->queue_up = before->queue_up;
@@ -417,12 +434,8 @@ void gate_succeed(struct gate *next, struct gate *before, bool recount)
     next->recount = recount || before->recount;
     for (size_t i = 0; i < before->production->item_count; i++) {
         struct gate_item *old = &before->items[i], *new = same_item(next, old);
-        if (new) {
-            new->depth = old->depth;
-            new->nobodys = old->nobodys;
-            new->counted = old->counted;
-            new->since = old->since;
-        }
+        if (new)
+            go_on_from(new, old);
         old->nobodys = old->free = 0;
         old->settling = false;
     }
@@ -430,6 +443,8 @@ void gate_succeed(struct gate *next, struct gate *before, bool recount)
     for (size_t i = 0; i < before->production->item_count; i++)
         changed(&before->items[i]);
     gate_hand_over(before, next);
+    if (next->recount)
+        count(next);
 }
 
 bool gate_is_quiet(const struct gate *gate)
@@ -470,6 +485,8 @@ void gate_queued(struct gate *gate, const struct item *item, int64_t entered, in
     gate_unsent(gate, item, entered);
     struct gate_item *gated = leave(gate, item, entered);
     gated->depth = item->partitions > 1 ? gated->depth + entered : depth;
+    if (gated->left)
+        gated->unqueued += entered;
     changed(gated);
 }
 

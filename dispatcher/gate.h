@@ -17,8 +17,20 @@
  * After a link came back the database's count is compared with the queue: rows that are in no queue and nobody's here (Redis lost
  * them) count too, until the reconciler has brought them.
  *
- * While Redis is away, or has not answered for SLOTS_SLOW_MS: used = what the database counts + ours since it was asked. Several dispatchers may pass the limit by
- * what they accept between two counts. Messages that only the queue would keep are refused then. */
+ * While Redis is away, or has not answered for SLOTS_SLOW_MS: used = what the database counts + ours since it was asked. Several
+ * dispatchers may pass the limit by what they accept between two counts. Messages that only the queue would keep are refused then. Who
+ * waits when Redis goes away is decided on at once, before anybody new.
+ *
+ * Each message counts once: in `on_way` from its admission until it is queued (then in `depth`), left out of its queue (then in
+ * `unqueued`, until the database and the queue say that it was brought) or cancelled. So, of each item, outside of the calls below:
+ *
+ *   used = depth + on_way + unqueued + nobodys, and without `nobodys` nothing is admitted past queue_size while Redis is there
+ *   held = on_way − sent + unqueued + free is what Redis is to count for us; `recorded` is what it does, or is not known
+ *   0 ≤ sent ≤ on_way ≤ since_asked ≤ since, 0 ≤ unqueued_asked ≤ unqueued; none of the others is negative but for "not known"
+ *   who waits is in a row, waiting_count long, and there is a call under way, and no free slot; nobody waits while Redis is away
+ *   settling: `counted` is known
+ *
+ * tests/lib/gate_check.h holds us to that. */
 #ifndef HIE_GATE_H
 #define HIE_GATE_H
 
@@ -29,13 +41,13 @@
 
 #include <sys/queue.h>
 
-#define GATE_WAITING_MAX 4096u /* of an item; further ones are refused as if it were full */
+#define GATE_WAITING_MAX 32768u /* of an item; nobody knows whether there is room for more */
 
 enum gate_verdict {
     GATE_ADMITTED,
     GATE_WAITS, /* told later */
     GATE_FULL,
-    GATE_AWAY, /* Redis is needed */
+    GATE_AWAY, /* Redis is needed, or too many wait for it */
 };
 
 struct gate_waiter { /* embed it; the caller owns it */
@@ -54,6 +66,7 @@ struct gate_item {
     bool asking;       /* a call is under way */
     bool settling;     /* `counted` is to be compared with the next depth */
     bool settling_new; /* … and says what is nobody's; else that only falls */
+    bool left;         /* the next gate does not read all of its queue */
     int64_t free;      /* reserved, for those who come next */
     int64_t on_way;    /* admitted, not yet known to be in the queue */
     int64_t sent;      /* of them, those that an enqueue was called for */
@@ -107,7 +120,9 @@ void gate_queued(struct gate *gate, const struct item *item, int64_t count, int6
 void gate_unqueued(struct gate *gate, const struct item *item, int64_t count); /* durable only */
 void gate_cancelled(struct gate *gate, const struct item *item); /* not accepted after all */
 /* `next` goes on for the items that both have, as things are known to be. `before` admits no more but those that wait, and what it
- * learns to be in no queue is to be moved on by gate_hand_over. `recount`: ask the database what is nobody's. */
+ * learns to be in no queue is to be moved on by gate_hand_over. Where `next` does not read all of an item's queue (its pattern is
+ * another, or it has fewer partitions), what is in it counts as nobody's, and what still enters it as in no queue, until the database says
+ * more; it is asked at once, as with `recount`. */
 void gate_succeed(struct gate *next, struct gate *before, bool recount);
 void gate_hand_over(struct gate *before, struct gate *next);
 /* No call of it is under way, and Redis counts nothing for it. */

@@ -126,11 +126,21 @@ int http_front_start(struct http_front *front, struct loop *loop,
         .on_refused = on_refused,
         .arg = front,
     };
-    return http_server_start(loop, &options, &front->server, err);
+    if (http_door_open(&front->door, loop, health, &options, 1, err))
+        return -1;
+    front->server = front->door.server;
+    return 0;
+}
+
+void http_front_change(struct http_front *front, const struct production *section)
+{
+    http_server_set_max_body(front->server, (size_t)section->dispatcher.http_max_body);
+    http_door_move(&front->door, section->dispatcher.http_listen);
 }
 
 void http_front_drain(struct http_front *front)
 {
+    http_door_stay(&front->door);
     http_server_drain(front->server);
 }
 
@@ -142,5 +152,5 @@ bool http_front_idle(const struct http_front *front)
 void http_front_free(struct http_front *front)
 {
     http_post_free_all(front);
-    http_server_free(front->server);
+    http_door_free(&front->door);
 }

@@ -4,8 +4,8 @@
 
 #include "callers.h"
 #include "intake.h"
-#include "link/http_server.h"
 #include "ops/health.h"
+#include "ops/http_door.h"
 
 struct post; /* a message at the door: http_post.c */
 
@@ -17,7 +17,8 @@ struct http_front {
     struct store *store;
     struct health *health;
     struct callers *callers;
-    struct http_server *server;
+    struct http_server *server; /* the door's */
+    struct http_door door;
     struct loop *loop;
     TAILQ_HEAD(, post) posts; /* all that are not over */
 };
@@ -32,6 +33,8 @@ int http_front_start(struct http_front *front, struct loop *loop,
                      const struct production *production, struct intake *intake,
                      struct store *store, struct callers *callers, struct health *health,
                      struct err *err);
+/* The `dispatcher` section says otherwise by now. */
+void http_front_change(struct http_front *front, const struct production *section);
 void http_front_drain(struct http_front *front);
 bool http_front_idle(const struct http_front *front);
 /* What the intake still holds of it is not answered any more: the intake goes next. */

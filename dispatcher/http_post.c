@@ -3,7 +3,10 @@
  *                                 ┌──refused, not durable──▶ answered
  *     headers ──intake_accept──▶ IN INTAKE ──durable, nobody waits──▶ answered 202
  *                                 │     └──durable, it waits──▶ WAITING ──ended, time is up──▶ answered
- *                                 └──ended, time is up, while still in the intake──▶ answered; freed when the intake is done
+ *                                 └──ended, while still in the intake──▶ answered; freed when the intake is done
+ *
+ * Whose time is up while still in the intake is answered when the intake answers, within ack_timeout: before that nobody knows whether
+ * there is a message to ask for later, and under which id.
  *
  * A caller that hangs up does not wait any more: it is answered as one that never did, if it still listens (it may have ended
  * only its sending). Its message goes on. */
@@ -12,16 +15,16 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "call_chain.h"
+#include "json_answer.h"
 #include "prefer.h"
 #include "repeat_key.h"
+#include "traceparent.h"
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #define CONTENT_TYPE_MAX 255u
 #define IDEMPOTENCY_KEY_MAX 255u
-#define TRACEPARENT_LEN 55u /* W3C Trace Context, version 00 */
 #define DAY_MS 86400000
 #define RETRY_AFTER_S 1
 #define HEADERS_MAX 3
@@ -96,10 +99,7 @@ static void answer_deadlock(struct http_request *request, const struct call_chai
     json_t *problem =
         json_pack("{s:s, s:s, s:i, s:s, s:o}", "type", "about:blank", "title", "Loop Detected",
                   "status", 508, "detail", "the call would wait for itself", "chain", ids);
-    char *text = json_dumps(problem, JSON_COMPACT);
-    http_answer(request, 508, "application/problem+json", slice_text(text), NULL, 0);
-    json_decref(problem);
-    free(text);
+    json_answer_problem(request, 508, problem);
 }
 
 /* The request is out of the post's hand; to be answered. */
@@ -180,6 +180,18 @@ static void answer_end(struct post *post, const struct queue_reply *end)
         answer_problem(post, 502, end->error ? end->error : "the handler failed", 0);
 }
 
+static void answer_not_ended(struct post *post, enum caller_outcome outcome)
+{
+    if (!post->late_is_error) {
+        answer_accepted(post);
+    } else if (outcome == CALLER_LATE) {
+        callers_count_late(post->front->callers, post->item);
+        answer_problem(post, 504, "it has not ended in time; ask for the id later", 0);
+    } else {
+        answer_problem(post, 503, "this dispatcher stops; ask for the id later", RETRY_AFTER_S);
+    }
+}
+
 /* ---- waiting ---- */
 
 static void on_end(struct caller *caller, enum caller_outcome outcome,
@@ -192,16 +204,8 @@ static void on_end(struct caller *caller, enum caller_outcome outcome,
         break;
     case CALLER_LATE:
     case CALLER_STOPPED:
-        if (!post->late_is_error) {
-            post->waits = false;
-            if (!post->in_intake)
-                answer_accepted(post);
-        } else if (outcome == CALLER_LATE) {
-            callers_count_late(post->front->callers, post->item);
-            answer_problem(post, 504, "it has not ended in time; ask for the id later", 0);
-        } else {
-            answer_problem(post, 503, "this dispatcher stops; ask for the id later", RETRY_AFTER_S);
-        }
+        if (!post->in_intake)
+            answer_not_ended(post, outcome);
         break;
     }
     free_when_over(post);
@@ -218,7 +222,8 @@ static void on_gone(struct http_work *work)
     free_when_over(post);
 }
 
-static void wait_for_first(struct post *post)
+/* For the first message of its key; or its time was up in the intake, and it is told so at once. */
+static void wait_anew(struct post *post)
 {
     int64_t left_ms = (post->until_us - clock_mono_us()) / 1000;
     callers_remove(post->front->callers, &post->caller);
@@ -240,8 +245,8 @@ static void on_answered(void *arg, struct uuid id, bool repeats, const struct er
         post->replayed = repeats;
         if (!post->waits)
             answer_accepted(post);
-        else if (repeats)
-            wait_for_first(post);
+        else if (repeats || !caller_waits(&post->caller))
+            wait_anew(post);
     }
     free_when_over(post);
 }
@@ -296,7 +301,7 @@ static int read_texts(struct http_request *http, struct posted *posted, struct e
         return err_set(err, ERR_INVALID, "Content-Type: longer than %u bytes", CONTENT_TYPE_MAX);
     /* A broken traceparent is as none (W3C Trace Context section 3.2.2). */
     if (http_request_header(http, "traceparent", &request->traceparent) &&
-        request->traceparent.len != TRACEPARENT_LEN)
+        !traceparent_is_valid(request->traceparent))
         request->traceparent = slice_of(NULL, 0);
     return 0;
 }
@@ -347,7 +352,7 @@ static int read_headers(struct http_request *http, struct posted *posted, struct
 static void decide_waiting(struct post *post, const struct posted *posted)
 {
     const struct prefer *prefer = &posted->prefer;
-    bool sync = item_is_sync(post->item) && post->item->blocking.enabled;
+    bool sync = item_senders_wait(post->item);
     int64_t wait_ms = post->item->blocking.max_wait_time_ms, preferred_ms = prefer->wait_s * 1000;
     if (posted->timeout_ms && posted->timeout_ms < wait_ms)
         wait_ms = posted->timeout_ms;

@@ -54,8 +54,7 @@ void intake_move(struct message_intake *message, unsigned state)
     struct intake_list *list = &message->intake->lists[state];
     TAILQ_REMOVE(&message->intake->lists[message->state], message, link);
     state_move(&states, &message->state, state);
-    if (state == INTAKE_ANSWERED)
-        return;
+    intake_moved_on(message->intake);
     struct message_intake *before = TAILQ_LAST(list, intake_list);
     while (before && is_by_age(state) && before->accepted_us > message->accepted_us)
         before = TAILQ_PREV(before, intake_list, link);
@@ -73,6 +72,7 @@ void intake_release(struct message_intake *message)
     struct uuid id = message->row.id;
     struct intake_list followers;
     intake_drop_key(message, &followers);
+    TAILQ_REMOVE(&intake->lists[INTAKE_ANSWERED], message, link);
     intake->in_hand--;
     intake->budget->bytes_in_hand -= message->size;
     free(message);
@@ -280,6 +280,7 @@ static struct message_intake *allocate(struct intake *intake, const struct intak
         .item = request->item,
         .waiter = {.told = on_slot},
         .by_wal = goes_by_wal(request),
+        .membership = intake->fleet ? fleet_membership(intake->fleet) : 0,
         .accepted_us = clock_mono_us(),
         .row = {.id = uuid_new(wall_us / 1000),
                 .item = request->item->id,
@@ -394,7 +395,7 @@ static void on_slot(struct gate_waiter *waiter, enum gate_verdict verdict)
     if (verdict == GATE_FULL)
         err_set(&error, ERR_QUEUE_FULL, "the item's queue is full");
     else
-        err_set(&error, ERR_UNAVAILABLE, "the queue is away");
+        err_set(&error, ERR_UNAVAILABLE, "the queue is away or does not answer in time");
     intake_finish(message, &error);
 }
 
@@ -421,8 +422,9 @@ static int enter(struct intake *intake, const struct intake_request *request,
     enum gate_verdict verdict = gate_admit(&intake->gate, request->item, &message->waiter);
     if (verdict == GATE_FULL || verdict == GATE_AWAY) {
         free(message);
-        return verdict == GATE_FULL ? err_set(err, ERR_QUEUE_FULL, "the item's queue is full")
-                                    : err_set(err, ERR_UNAVAILABLE, "the queue is away");
+        return verdict == GATE_FULL
+                   ? err_set(err, ERR_QUEUE_FULL, "the item's queue is full")
+                   : err_set(err, ERR_UNAVAILABLE, "the queue is away or does not answer in time");
     }
     enum intake_state admitted = message->by_wal ? INTAKE_WRITING : INTAKE_SENDING;
     take_in_hand(message, verdict == GATE_WAITS ? INTAKE_RESERVING : admitted);
@@ -500,12 +502,13 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
                               .own_budget = {.bytes_max = BYTES_IN_HAND_MAX},
                               .budget = &intake->own_budget,
                               .least_ack_timeout_us = INT64_MAX};
-    for (unsigned state = 0; state < INTAKE_ANSWERED; state++)
+    for (unsigned state = 0; state < INTAKE_STATE_COUNT; state++)
         TAILQ_INIT(&intake->lists[state]);
     gate_init(&intake->gate, loop, production, queue, store);
     loop_timer_init(&intake->deadlines, loop, on_deadlines, intake);
     intake->items = mem_array(production->item_count, sizeof(*intake->items));
     intake_wal_init(intake);
+    intake_succession_init(intake);
     init_all_metrics(intake, metrics);
     for (size_t i = 0; i < production->item_count; i++) {
         int64_t ack_timeout_us = production->items[i].persistence.ack_timeout_ms * 1000;
@@ -514,22 +517,11 @@ void intake_init(struct intake *intake, struct loop *loop, const struct producti
     }
 }
 
-void intake_drain_batcher(struct batcher *batcher)
-{
-    struct batch_item *item;
-    while ((item = batcher_take(batcher))) {
-        struct message_intake *message = intake_of_batch_item(item);
-        if (message->state == INTAKE_ANSWERED)
-            free(message);
-    }
-    batcher_free(batcher);
-}
-
 void intake_done(struct intake *intake)
 {
-    intake_drain_batcher(&intake->wal);
+    batcher_free(&intake->wal);
     intake_free_queues(intake);
-    for (unsigned state = 0; state < INTAKE_ANSWERED; state++) {
+    for (unsigned state = 0; state < INTAKE_STATE_COUNT; state++) {
         struct message_intake *message;
         while ((message = TAILQ_FIRST(&intake->lists[state]))) {
             TAILQ_REMOVE(&intake->lists[state], message, link);
@@ -539,6 +531,7 @@ void intake_done(struct intake *intake)
     intake_free_keys(intake);
     gate_done(&intake->gate);
     loop_timer_done(&intake->deadlines);
+    loop_task_done(&intake->let_go);
     free(intake->items);
     free(intake->metrics);
 }
@@ -576,12 +569,6 @@ bool intake_idle(const struct intake *intake)
 
 bool intake_quiet(const struct intake *intake)
 {
-    return intake->in_hand == 0 && !intake->asking_unknown && gate_is_quiet(&intake->gate);
-}
-
-void intake_succeed(struct intake *next, struct intake *before, bool recount)
-{
-    next->queue_up = before->queue_up;
-    next->store_up = before->store_up;
-    gate_succeed(&next->gate, &before->gate, recount);
+    return intake->in_hand == 0 && !intake->asking_unknown && !intake->held &&
+           gate_is_quiet(&intake->gate);
 }

@@ -22,9 +22,10 @@
  * in every state that waits for a server (RESERVING, where Redis alone would keep it: ERR_UNAVAILABLE, nothing was done), whatever happens later.
  *
  * By Redis alone go the messages of items whose persistence has no WAL: the answer waits for the enqueue, which is all that keeps
- * them, and PostgreSQL may be away. An enqueue whose outcome is unknown is repeated once, when Redis is back. Of such items, two kinds
- * of messages take the way by the WAL all the same: those of more than MESSAGE_INLINE_MAX bytes, which Redis does not take, and
- * those with a key of repeats, since the keys are in PostgreSQL.
+ * them. PostgreSQL may be away for as long as this process's word from the fleet is fresh (fleet.h: some five seconds); after that nothing
+ * is taken in. An enqueue whose outcome is unknown is repeated once, when Redis is back, unless the fleet may have left the queue
+ * meanwhile. Of such items, two kinds of messages take the way by the WAL all the same: those of more than MESSAGE_INLINE_MAX bytes,
+ * which Redis does not take, and those with a key of repeats, since the keys are in PostgreSQL.
  *
  * Repeats: while a message with a key is in hand, further ones with that key follow it. It keeps the key to itself until its
  * outcome is known, so no two rows of a batch share one. After an unknown outcome the look-up of its id decides; a message with a key
@@ -97,7 +98,9 @@ struct intake_budget {
     size_t bytes_in_hand, bytes_max;
 };
 
-/* One intake serves one version of the production; the one before ends what it has in hand beside it. */
+/* One intake serves one version of the production; the one before ends what it has in hand beside it. What both have in hand keeps
+ * its order: nothing of the next one is written before all that came in before has been written or refused, and what Redis alone keeps is
+ * sent in the same way (intake_succession.c). */
 struct intake {
     struct loop *loop;
     const struct production *production;
@@ -109,13 +112,17 @@ struct intake {
     struct gate gate;
     struct batcher wal;
     struct intake_item *items; /* by item index */
-    /* By state; those of UNKNOWN by the time they are to be looked up, the others by the time they came in. */
-    TAILQ_HEAD(intake_list, message_intake) lists[INTAKE_ANSWERED];
+    /* By state; those of UNKNOWN by the time they are to be looked up, the others by the time they came in. ANSWERED: a batch
+     * still holds them. */
+    TAILQ_HEAD(intake_list, message_intake) lists[INTAKE_STATE_COUNT];
     struct intake_keys keys;
     struct loop_timer deadlines;
     int64_t least_ack_timeout_us, timeouts_checked_us;
     bool queue_up, store_up, asking_unknown;
-    size_t in_hand; /* messages not yet freed */
+    struct intake *held; /* the next one, while anything of it waits for ours; NULL: nothing does */
+    struct loop_task let_go;
+    bool sends_held; /* as wal.held, of what Redis alone keeps */
+    size_t in_hand;  /* messages not yet freed */
     struct intake_budget *budget, own_budget;
     struct intake_metrics *metrics; /* by item index */
     void (*on_unqueued)(
@@ -143,7 +150,7 @@ bool intake_hold(struct intake *intake, size_t *held, size_t now);
 void intake_count_rejected(struct intake *intake, const struct item *item, enum error_code code);
 /* True when no message is in hand. */
 bool intake_idle(const struct intake *intake);
-/* … and no call is under way. */
+/* … no call is under way, and the next one waits for nothing. */
 bool intake_quiet(const struct intake *intake);
 
 #endif

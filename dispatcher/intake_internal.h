@@ -1,4 +1,5 @@
-/* What the files of the intake share: intake.c (the door, the end, deadlines), intake_wal.c, intake_queue.c, intake_repeats.c. */
+/* What the files of the intake share: intake.c (the door, the end, deadlines), intake_wal.c, intake_queue.c,
+ * intake_repeats.c, intake_succession.c. */
 #ifndef HIE_INTAKE_INTERNAL_H
 #define HIE_INTAKE_INTERNAL_H
 
@@ -8,14 +9,15 @@
 
 /* One message on its way; one allocation, its bytes follow it. */
 struct message_intake {
-    TAILQ_ENTRY(message_intake) link; /* in its state's list, none in ANSWERED */
+    TAILQ_ENTRY(message_intake) link; /* in its state's list */
     struct batch_item batch;          /* in the WAL's batcher, then in its queue's */
     struct gate_waiter waiter;        /* RESERVING */
     struct intake *intake;
     const struct item *item;
-    unsigned state;                            /* enum intake_state */
-    bool by_wal;                               /* else Redis alone keeps it */
-    bool in_batch;                             /* a batcher or a call holds it: not to be freed */
+    unsigned state;      /* enum intake_state */
+    bool by_wal;         /* else Redis alone keeps it */
+    unsigned membership; /* of the fleet, in which its queue was the one it was taken in for */
+    bool in_batch;       /* a batcher or a call holds it: not to be freed */
     int64_t accepted_us, queueing_us, look_us; /* monotonic */
     struct store_message row;
     struct message_intake *leader; /* FOLLOWING: the first one with its key */
@@ -35,6 +37,8 @@ struct intake_queue {
     const struct item *item;
     unsigned partition;
     struct batcher batcher;
+    STAILQ_HEAD(, queue_batch) refused; /* of which nothing is sent; told later in the turn */
+    struct loop_task refusal;
 };
 
 struct intake_item {
@@ -66,8 +70,6 @@ void intake_finish_repeat(struct message_intake *message, struct uuid first,
                           const struct err *error);
 /* Frees it when it is answered and no batch holds it. */
 void intake_release(struct message_intake *message);
-/* Ends a batcher, and those of its messages that are answered: they are in no state's list. */
-void intake_drain_batcher(struct batcher *batcher);
 /* It is durable, but in no queue. */
 void intake_left_unqueued(struct message_intake *message);
 
@@ -86,6 +88,8 @@ void intake_start_queueing(struct message_intake *message);
 /* Of a message in SENDING or RESENDING. */
 void intake_send(struct message_intake *message);
 void intake_resend_unsure(struct intake *intake);
+/* While held nothing is sent that Redis alone keeps. */
+void intake_hold_sends(struct intake *intake, bool held);
 void intake_free_queues(struct intake *intake);
 
 /* ---- intake_repeats.c ---- */
@@ -103,5 +107,11 @@ void intake_unfollow(struct message_intake *follower);
 void intake_answer_followers(struct intake_list *followers, struct uuid first,
                              const struct err *error);
 void intake_free_keys(struct intake *intake);
+
+/* ---- intake_succession.c ---- */
+
+void intake_succession_init(struct intake *intake);
+/* Something has left its state or its batch: the next intake may not have to wait any longer. */
+void intake_moved_on(struct intake *intake);
 
 #endif

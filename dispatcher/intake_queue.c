@@ -11,9 +11,9 @@
 
 struct queue_batch {
     struct intake_queue *queue;
-    struct loop_task refused; /* used where it is not sent */
+    STAILQ_ENTRY(queue_batch) link; /* in queue->refused */
     struct message_intake **list;
-    size_t count;
+    size_t sent, count; /* the first ones are sent, the others refused */
     struct queue_entry entries[];
 };
 
@@ -60,24 +60,46 @@ static void ended(struct message_intake *message, const struct err *err)
 
 static void on_enqueued(void *arg, const struct err *err, int64_t depth)
 {
+    static const struct err refused = {.code = ERR_UNAVAILABLE};
     struct queue_batch *batch = arg;
     struct gate *gate = &batch->queue->intake->gate;
     if (err->code == ERR_NONE)
-        gate_queued(gate, batch->queue->item, (int64_t)batch->count, depth);
+        gate_queued(gate, batch->queue->item, (int64_t)batch->sent, depth);
     else
-        gate_unsent(gate, batch->queue->item, (int64_t)batch->count);
+        gate_unsent(gate, batch->queue->item, (int64_t)batch->sent);
     for (size_t i = 0; i < batch->count; i++)
-        ended(batch->list[i], err);
+        ended(batch->list[i], i < batch->sent ? err : &refused);
     batcher_done(&batch->queue->batcher);
     free(batch);
 }
 
-/* This process was silent for too long: the queue may be another by now. */
 static void on_refused(void *arg)
 {
-    struct queue_batch *batch = arg;
-    loop_task_done(&batch->refused);
-    on_enqueued(batch, &(const struct err){.code = ERR_UNAVAILABLE}, 0);
+    struct intake_queue *queue = arg;
+    struct queue_batch *batch;
+    while ((batch = STAILQ_FIRST(&queue->refused))) {
+        STAILQ_REMOVE_HEAD(&queue->refused, link);
+        on_enqueued(batch, &(const struct err){.code = ERR_UNAVAILABLE}, 0);
+    }
+}
+
+/* Since this process was silent for too long the queue may have been left by the fleet, also when it is a member again. */
+static bool may_be_left(const struct message_intake *message)
+{
+    const struct fleet *fleet = message->intake->fleet;
+    return fleet && fleet_membership(fleet) != message->membership;
+}
+
+static struct queue_entry entry_of(const struct message_intake *message)
+{
+    bool inline_body = message->row.body.len <= MESSAGE_INLINE_MAX;
+    return (struct queue_entry){.id = message->row.id,
+                                .at_ms = message->row.received_us / 1000,
+                                .priority = message->row.priority,
+                                .due_ms = message->row.due_ms,
+                                .key = message->row.ordering_key,
+                                .meta = message->row.meta,
+                                .body = inline_body ? message->row.body : body_of(NULL, 0)};
 }
 
 static void start_enqueue(void *arg, struct batch_item **items, size_t count)
@@ -86,31 +108,33 @@ static void start_enqueue(void *arg, struct batch_item **items, size_t count)
     struct intake *intake = queue->intake;
     struct queue_batch *batch =
         mem_alloc(sizeof(*batch) + count * (sizeof(batch->entries[0]) + sizeof(batch->list[0])));
+    size_t refused = 0;
     batch->queue = queue;
     batch->count = count;
     batch->list = (struct message_intake **)(batch->entries + count);
     for (size_t i = 0; i < count; i++) {
         struct message_intake *message = intake_of_batch_item(items[i]);
-        bool inline_body = message->row.body.len <= MESSAGE_INLINE_MAX;
-        batch->list[i] = message;
-        batch->entries[i] = (struct queue_entry){
-            .id = message->row.id,
-            .at_ms = message->row.received_us / 1000,
-            .priority = message->row.priority,
-            .due_ms = message->row.due_ms,
-            .key = message->row.ordering_key,
-            .meta = message->row.meta,
-            .body = inline_body ? message->row.body : body_of(NULL, 0),
-        };
+        if (may_be_left(message)) {
+            batch->list[count - ++refused] = message;
+        } else {
+            batch->list[batch->sent] = message;
+            batch->entries[batch->sent++] = entry_of(message);
+        }
     }
-    gate_sent(&intake->gate, queue->item, (int64_t)count);
-    if (intake->fleet && !fleet_joined(intake->fleet)) {
-        loop_task_init(&batch->refused, intake->loop, on_refused, batch);
-        loop_task_set(&batch->refused);
+    gate_sent(&intake->gate, queue->item, (int64_t)batch->sent);
+    if (batch->sent == 0) {
+        STAILQ_INSERT_TAIL(&queue->refused, batch, link);
+        loop_task_set(&queue->refusal);
         return;
     }
     intake->queue->ops->enqueue(intake->queue, queue_name_of(queue->item, queue->partition),
-                                batch->entries, count, on_enqueued, batch);
+                                batch->entries, batch->sent, on_enqueued, batch);
+}
+
+/* Its messages are Redis's alone, but for large ones and those with a key of repeats. */
+static bool is_held(const struct intake_queue *queue)
+{
+    return queue->intake->sends_held && !queue->item->persistence.wal_enabled;
 }
 
 static struct intake_queue *queue_of(struct message_intake *message)
@@ -130,6 +154,9 @@ static struct intake_queue *queue_of(struct message_intake *message)
         batcher_init(&queue->batcher, intake->loop, QUEUE_BATCH_MAX, BATCH_BYTES, start_enqueue,
                      queue);
         queue->batcher.max_under_way = UNDER_WAY;
+        STAILQ_INIT(&queue->refused);
+        loop_task_init(&queue->refusal, intake->loop, on_refused, queue);
+        batcher_hold(&queue->batcher, is_held(queue));
     }
     return queue;
 }
@@ -157,6 +184,7 @@ void intake_start_queueing(struct message_intake *message)
     intake_move(message, INTAKE_QUEUEING);
     message->queueing_us = clock_mono_us();
     if (intake->queue_up && has_queue(message)) {
+        message->membership = intake->fleet ? fleet_membership(intake->fleet) : 0;
         intake_send(message);
     } else {
         gate_unqueued(&intake->gate, message->item, 1);
@@ -168,20 +196,53 @@ void intake_resend_unsure(struct intake *intake)
 {
     struct message_intake *message;
     while (intake->queue_up && (message = TAILQ_FIRST(&intake->lists[INTAKE_UNSURE]))) {
+        if (may_be_left(message)) {
+            gate_cancelled(&intake->gate, message->item);
+            intake_finish(message, &intake_unknown_error);
+            continue;
+        }
         intake_move(message, INTAKE_RESENDING);
         intake_send(message);
     }
 }
 
-void intake_free_queues(struct intake *intake)
+static void for_each_queue(struct intake *intake, void (*act)(struct intake_queue *queue))
 {
     for (size_t i = 0; i < intake->production->item_count; i++) {
         struct intake_item *own = &intake->items[i];
         for (int64_t j = 0; own->queues && j < intake->production->items[i].partitions; j++) {
             if (own->queues[j])
-                intake_drain_batcher(&own->queues[j]->batcher);
-            free(own->queues[j]);
+                act(own->queues[j]);
         }
-        free(own->queues);
     }
+}
+
+static void hold_or_not(struct intake_queue *queue)
+{
+    batcher_hold(&queue->batcher, is_held(queue));
+}
+
+void intake_hold_sends(struct intake *intake, bool held)
+{
+    intake->sends_held = held;
+    for_each_queue(intake, hold_or_not);
+}
+
+static void free_queue(struct intake_queue *queue)
+{
+    struct queue_batch *batch;
+    while ((batch = STAILQ_FIRST(&queue->refused))) {
+        STAILQ_REMOVE_HEAD(&queue->refused, link);
+        free(batch);
+    }
+    loop_task_done(&queue->refusal);
+    batcher_free(&queue->batcher);
+    free(queue);
+}
+
+void intake_free_queues(struct intake *intake)
+{
+    for_each_queue(intake, free_queue);
+    for (size_t i = 0; i < intake->production->item_count; i++)
+        free(intake->items[i].queues);
 }

@@ -109,6 +109,7 @@ static void on_written(void *arg, const struct err *err)
     }
     if (!batch->again)
         batcher_done(&intake->wal);
+    intake_moved_on(intake);
     free(batch);
     intake_ask_unknown(intake);
 }

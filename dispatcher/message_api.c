@@ -10,8 +10,8 @@
 
 #include "base/clock.h"
 #include "base/mem.h"
+#include "json_answer.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
 #define WAIT_MAX_MS 300000
@@ -105,12 +105,10 @@ static void on_waited(struct caller *caller, enum caller_outcome outcome,
 
 static void answer_record(struct question *question)
 {
-    char *text = json_dumps(question->record, JSON_COMPACT);
-    json_decref(question->record);
+    json_t *record = question->record;
     struct http_request *request = question->request;
     free_question(question);
-    http_answer(request, 200, "application/json", slice_text(text), NULL, 0);
-    free(text);
+    json_answer(request, 200, record);
 }
 
 static void on_held(void *arg, const struct err *err, const bool *held)
@@ -145,7 +143,11 @@ static void on_found(void *arg, const struct err *err, const struct store_record
         return;
     }
     struct queue *queue = question->front->intake->queue;
-    struct queue_name name = {.item = item->id, .pattern = item->messaging_pattern};
+    struct queue_name name =
+        queue_name_of(item, record->partition < 0 ? 0 : (unsigned)record->partition);
+    name.pattern =
+        record
+            ->queue_pattern; /* it is finished where it was accepted, whatever the item is today */
     queue->ops->held(queue, name, &question->id, 1, on_held, question);
 }
 
@@ -171,9 +173,12 @@ static void on_body(void *arg, const struct err *err, struct body body, struct s
         memcpy(type, content_type.ptr, content_type.len);
         type[content_type.len] = '\0';
     }
+    char id[UUID_TEXT_LEN + 1];
+    uuid_format(question->id, id);
+    struct http_header header = {"X-Correlation-ID", slice_text(id)};
     struct http_request *request = question->request;
     free_question(question);
-    http_answer(request, 200, type, body_slice(body), NULL, 0);
+    http_answer(request, 200, type, body_slice(body), &header, 1);
 }
 
 static void on_gone(struct http_work *work)

@@ -6,9 +6,10 @@
  *
  * Answers leave in the order of the frames. A peer with many unanswered frames, or one that does not read its answers, is
  * not read from: it waits in its own buffers and disturbs nobody. A peer ends (ENDING) when it closed its half, sent
- * what cannot be framed, stood still in a frame, or we drain: what it is owed is answered first.
+ * what cannot be framed, stood still in a frame, or we drain: what it is owed, application acknowledgements too, is answered first.
  *
- * Bytes of unfinished frames count in the intake's budget; the peer whose frame grows past it is refused. */
+ * Bytes of unfinished frames count in the intake's budget; the peer whose frame grows past it is refused. So do replies, until the peer
+ * has read them; one for which there is no room is told in an acknowledgement of ours. */
 #include "mllp_front.h"
 
 #include "application_ack.h"
@@ -41,6 +42,7 @@ struct mllp_peer {
     struct stream *stream; /* NULL: gone */
     struct mllp_reader reader;
     size_t held;                       /* of its bytes, counted by the intake */
+    size_t unread;                     /* of replies written to it, counted by the intake */
     int64_t progress_us;               /* monotonic: bytes came, or it was not read from */
     TAILQ_HEAD(, pending_ack) pending; /* in the order of their frames */
     unsigned pending_count;
@@ -97,6 +99,14 @@ static void update_reading(struct mllp_peer *peer)
     }
 }
 
+/* One that ends is closed once it is owed nothing any more. */
+static void read_on_or_close(struct mllp_peer *peer)
+{
+    update_reading(peer);
+    if (peer->ending && peer->pending_count == 0 && peer->application.count == 0)
+        stream_close(peer->stream);
+}
+
 /* Nothing more is read from it; what there is of a frame was never acknowledged. */
 static void end_reading(struct mllp_peer *peer)
 {
@@ -122,17 +132,17 @@ static void flush(struct mllp_peer *peer)
     struct pending_ack *pending;
     while ((pending = TAILQ_FIRST(&peer->pending)) && pending->ready && !pending->in_intake) {
         struct application_ack *application = pending->application;
-        if (peer->stream && pending->answer.len)
+        if (peer->stream && pending->answer.len) {
             stream_write(peer->stream, buffer_slice(&pending->answer));
+            peer->unread += pending->held;
+            pending->held = 0;
+        }
         free_pending(pending);
         if (application)
             application_ack_release(application);
     }
-    if (peer->stream) {
-        update_reading(peer);
-        if (peer->ending && peer->pending_count == 0)
-            stream_close(peer->stream);
-    }
+    if (peer->stream)
+        read_on_or_close(peer);
     free_peer_when_done(peer);
 }
 
@@ -234,6 +244,8 @@ static void on_ended(struct caller *caller, enum caller_outcome outcome,
 {
     struct pending_ack *pending = pending_of_caller(caller);
     struct mllp_front *front = pending->peer->front;
+    if (outcome != CALLER_ENDED && pending->in_intake)
+        return; /* it is told when the intake has said whether there is a message, and which */
     switch (outcome) {
     case CALLER_ENDED:
         build_end(pending, end);
@@ -279,20 +291,19 @@ static void on_answered(void *arg, struct uuid id, bool repeats, const struct er
     if (!peer->stream) {
         pending->ready = true;
     } else if (pending->ready) {
-        /* it has ended already, or its time was up */
+        /* it has ended already */
     } else if (error->code != ERR_NONE) {
         on_refused_later(pending, error);
     } else {
-        if (repeats) {
-            pending->id = id;
-            callers_remove(peer->front->callers, &pending->caller);
-            if (pending->waits)
-                wait_for_end(pending, CALLER_LOOKS);
-            if (pending->application)
-                application_ack_repeats(pending->application, id);
-        }
-        if (!pending->waits)
+        pending->id = id;
+        if (repeats && pending->application)
+            application_ack_repeats(pending->application, id);
+        if (!pending->waits) {
             build_answer(pending, id, error);
+        } else if (repeats || !caller_waits(&pending->caller)) { /* or its time was up already */
+            callers_remove(peer->front->callers, &pending->caller);
+            wait_for_end(pending, CALLER_LOOKS);
+        }
     }
     flush(peer);
 }
@@ -356,7 +367,7 @@ static void take_frame(struct mllp_peer *peer, struct slice frame)
         refuse_removed(pending);
         return;
     }
-    bool sync = item_is_sync(item) && item->blocking.enabled;
+    bool sync = item_senders_wait(item);
     pending->waits = sync && !pending->mode.enhanced;
     pending->until_us = clock_mono_us() + item->blocking.max_wait_time_ms * 1000;
     bool application = pending->mode.enhanced && pending->mode.application != HL7_NE;
@@ -402,7 +413,7 @@ static void refuse_large(struct mllp_peer *peer)
 {
     struct err err;
     err_set(&err, ERR_TOO_LARGE, "the frame is larger than %lld bytes",
-            (long long)peer->front->listener->max_frame);
+            (long long)peer->reader.max_frame);
     refuse_frame(peer, peer->reader.frame, &err);
 }
 
@@ -420,6 +431,7 @@ static void on_bytes(void *data, struct slice bytes)
     peer->progress_us = clock_mono_us();
     while (bytes.len && !peer->ending) {
         size_t used = 0;
+        mllp_reader_limit(&peer->reader, (size_t)peer->front->listener->max_frame);
         enum mllp_event event = mllp_reader_feed(&peer->reader, bytes.ptr, bytes.len, &used);
         bytes = slice_of(bytes.ptr + used, bytes.len - used);
         switch (event) {
@@ -455,7 +467,9 @@ static void on_end(void *data)
 
 static void on_drained(void *data)
 {
-    update_reading(data);
+    struct mllp_peer *peer = data;
+    intake_hold(peer->front->intake, &peer->unread, 0);
+    update_reading(peer);
 }
 
 static void on_gone(void *data)
@@ -463,6 +477,7 @@ static void on_gone(void *data)
     struct mllp_peer *peer = data;
     peer->stream = NULL;
     end_reading(peer);
+    intake_hold(peer->front->intake, &peer->unread, 0);
     application_acks_drop(&peer->application);
     struct pending_ack *pending, *next;
     for (pending = TAILQ_FIRST(&peer->pending); pending; pending = next) {
@@ -475,15 +490,19 @@ static void on_gone(void *data)
     free_peer_when_done(peer);
 }
 
-static void write_application_ack(void *arg, struct slice frame)
+static bool write_application_ack(void *arg, struct slice frame)
 {
     struct mllp_peer *peer = arg;
+    if (frame.len > HL7_ACK_MAX && /* a small one is always written */
+        !intake_hold(peer->front->intake, &peer->unread, peer->unread + frame.len))
+        return false;
     stream_write(peer->stream, frame);
+    return true;
 }
 
 static void on_application_over(void *arg)
 {
-    update_reading(arg);
+    read_on_or_close(arg);
 }
 
 static void on_open(void *arg, struct stream *stream)
@@ -526,16 +545,22 @@ static void on_watch(void *arg)
 
 /* ---- life ---- */
 
+void mllp_front_change(struct mllp_front *front, const struct mllp_listener *listener)
+{
+    struct metric_label label = {"item", listener->item_id};
+    front->listener = listener;
+    front->junk = metrics_counter(front->metrics, "hie_mllp_junk_bytes_total",
+                                  "Bytes between MLLP frames that were skipped", &label, 1);
+}
+
 int mllp_front_start(struct mllp_front *front, struct loop *loop,
                      const struct mllp_listener *listener, struct intake *intake,
                      struct callers *callers, struct metrics *metrics, struct err *err)
 {
     *front = (struct mllp_front){
-        .listener = listener, .intake = intake, .callers = callers, .partial_ms = PARTIAL_MS};
+        .intake = intake, .callers = callers, .metrics = metrics, .partial_ms = PARTIAL_MS};
     TAILQ_INIT(&front->peers);
-    struct metric_label label = {"item", listener->item_id};
-    front->junk = metrics_counter(metrics, "hie_mllp_junk_bytes_total",
-                                  "Bytes between MLLP frames that were skipped", &label, 1);
+    mllp_front_change(front, listener);
     struct stream_server_options options = {
         .listen = listener->listen,
         .max_connections = PEERS_MAX,
@@ -557,7 +582,6 @@ int mllp_front_start(struct mllp_front *front, struct loop *loop,
 
 void mllp_front_drain(struct mllp_front *front)
 {
-    front->draining = true;
     stream_server_close(front->server);
     struct mllp_peer *peer, *next;
     for (peer = TAILQ_FIRST(&front->peers); peer; peer = next) {
@@ -569,7 +593,7 @@ void mllp_front_drain(struct mllp_front *front)
 
 bool mllp_front_idle(const struct mllp_front *front)
 {
-    return stream_server_connections(front->server) == 0;
+    return stream_server_connections(front->server) == 0 && TAILQ_EMPTY(&front->peers);
 }
 
 void mllp_front_free(struct mllp_front *front)

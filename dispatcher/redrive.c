@@ -5,16 +5,14 @@
 
 #include <stdlib.h>
 
-#define BATCHES_MAX                                                                                \
-    4096u /* of one request: what dies again meanwhile is not driven round and round */
-
 struct redrive {
     struct redrive_request request;
     size_t id_count; /* of `ids`; 0: all of the item's */
-    size_t batches, told;
+    size_t told, left;
     struct uuid batch[STORE_BATCH_MAX]; /* under way */
+    struct uuid
+        after; /* the next batch goes on behind it, so what dies again meanwhile is not driven round and round */
     unsigned calls;
-    bool last;
     struct arena arena; /* what entries borrow */
     struct uuid ids[];
 };
@@ -23,7 +21,7 @@ static void revive(struct redrive *redrive);
 
 static void finish(struct redrive *redrive, const struct err *err)
 {
-    redrive->request.done(redrive->request.arg, err, redrive->told);
+    redrive->request.done(redrive->request.arg, err, redrive->told, redrive->left);
     item_release(redrive->request.item);
     free(redrive);
 }
@@ -33,7 +31,7 @@ static void end_call(struct redrive *redrive)
     if (--redrive->calls > 0)
         return;
     arena_done(&redrive->arena);
-    if (redrive->last)
+    if (uuid_is_none(redrive->after))
         finish(redrive, &(const struct err){.code = ERR_NONE});
     else
         revive(redrive);
@@ -89,17 +87,19 @@ static void on_fetched(void *arg, const struct err *err, const struct store_unfi
     end_call(redrive);
 }
 
-static void on_revived(void *arg, const struct err *err, const struct uuid *ids, size_t count)
+static void on_handled(void *arg, const struct err *err, const struct store_handled *handled)
 {
     struct redrive *redrive = arg;
+    size_t count = handled->count;
     const struct redrive_request *request = &redrive->request;
     if (err->code != ERR_NONE) {
         finish(redrive, err);
         return;
     }
     redrive->told += count;
-    redrive->last = redrive->id_count || count < STORE_BATCH_MAX || redrive->batches == BATCHES_MAX;
-    memcpy(redrive->batch, ids, count * sizeof(*ids));
+    redrive->left += handled->left;
+    redrive->after = handled->next;
+    memcpy(redrive->batch, handled->ids, count * sizeof(*handled->ids));
     arena_init(&redrive->arena);
     redrive->calls = 1; /* our own */
     for (size_t from = 0; from < count; from += QUEUE_BATCH_MAX) {
@@ -120,13 +120,12 @@ static void revive(struct redrive *redrive)
     const struct redrive_request *request = &redrive->request;
     const struct uuid *ids = redrive->id_count ? redrive->ids : NULL;
     size_t count = redrive->id_count ? redrive->id_count : STORE_BATCH_MAX;
-    redrive->batches++;
     if (request->dismiss)
-        request->store->ops->dismiss(request->store, request->item->id, ids, count, on_revived,
-                                     redrive);
+        request->store->ops->dismiss(request->store, request->item->id, ids, count, redrive->after,
+                                     on_handled, redrive);
     else
-        request->store->ops->redrive(request->store, request->item->id, ids, count, on_revived,
-                                     redrive);
+        request->store->ops->redrive(request->store, request->item->id, ids, count, redrive->after,
+                                     on_handled, redrive);
 }
 
 void redrive_start(const struct redrive_request *request)

@@ -6,7 +6,7 @@
  *     told ◀──────────────────────────────────────────────────┘ goes on
  *
  * The store's word is what counts; the enqueue only saves the wait for the reconciler. A dismissal takes dead letters off the list
- * in the same rhythm. */
+ * in the same rhythm. Each is looked at once, in the order of their ids. */
 #ifndef HIE_REDRIVE_H
 #define HIE_REDRIVE_H
 
@@ -24,8 +24,9 @@ struct redrive_request {
     bool dismiss;              /* instead of driving them again */
     const struct uuid *ids;    /* copied; NULL: all that the item has now */
     size_t id_count;           /* at most STORE_BATCH_MAX */
-    /* Exactly once, later. count: how many it were; err other than ERR_NONE: of those before the store failed. */
-    void (*done)(void *arg, const struct err *err, size_t count);
+    /* Exactly once, later. count: how many it were; err other than ERR_NONE: of those before the store failed. left: how many
+     * cannot run again, since their message is gone. */
+    void (*done)(void *arg, const struct err *err, size_t count, size_t left);
     void *arg;
 };
 

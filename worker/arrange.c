@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define REAP_MS 100
+#define NAMES_MAX (64u * 1024u) /* bytes of the items' names in a heartbeat */
 
 static bool names_item(const char *list, const char *id)
 {
@@ -170,13 +171,22 @@ void arrange_all(struct worker *worker)
 
 /* ---- the whole ---- */
 
+/* For people: a list that is too long is cut. */
 static void name_items(struct worker *worker)
 {
+    static const char more[] = ",...";
     struct buffer names;
-    buffer_init(&names, 1u << 20);
+    buffer_init(&names, NAMES_MAX);
     for (size_t i = 0; i < worker->production->item_count; i++) {
-        if (worker->lanes[i]->runs)
-            buffer_printf(&names, "%s%s", names.len ? "," : "", worker->lanes[i]->item->id);
+        const char *id = worker->lanes[i]->item->id;
+        if (!worker->lanes[i]->runs)
+            continue;
+        if (names.len + 1 + strlen(id) + sizeof(more) > NAMES_MAX) {
+            buffer_append_text(&names, more);
+            break;
+        }
+        buffer_append_text(&names, names.len ? "," : "");
+        buffer_append_text(&names, id);
     }
     buffer_append_byte(&names, '\0');
     free(worker->item_names);
@@ -224,7 +234,7 @@ static void on_reap(void *arg)
         next = TAILQ_NEXT(lane, in_worker);
         if (!lane->retiring)
             continue;
-        if (!lane_is_over(lane)) {
+        if (!lane_is_over(lane) || !lane_leave(lane)) {
             left = true;
             continue;
         }

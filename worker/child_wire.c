@@ -513,10 +513,9 @@ static void get_sent(struct cursor *cursor, const struct production *production,
 {
     const struct item *target = production_find(production, get(cursor, get_byte(cursor)));
     struct slice content_type = get_text(cursor, job), body = get_text(cursor, job);
-    if (!target)
+    if (!target || cursor->bad ||
+        !job_add_sent(job, target, content_type, body_of(body.ptr, body.len)))
         cursor->bad = true;
-    else if (!cursor->bad)
-        job_add_sent(job, target, content_type, body_of(body.ptr, body.len));
 }
 
 int wire_get_done(const struct wire_frame *frame, const struct production *production,

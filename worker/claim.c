@@ -24,7 +24,8 @@ static const uint32_t state_moves[] = {
     [CLAIM_READY] = STATE_BIT(CLAIM_FETCHING) | STATE_BIT(CLAIM_RUNNING) |
                     STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_RETURNING),
     [CLAIM_FETCHING] = STATE_BIT(CLAIM_READY) | STATE_BIT(CLAIM_RUNNING) |
-                       STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_RETURNING),
+                       STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_WAITING) |
+                       STATE_BIT(CLAIM_RETURNING),
     [CLAIM_RUNNING] = STATE_BIT(CLAIM_SETTLING) | STATE_BIT(CLAIM_RETURNING),
     [CLAIM_SETTLING] =
         STATE_BIT(CLAIM_PUBLISHING) | STATE_BIT(CLAIM_LOOKING) | STATE_BIT(CLAIM_WAITING),
@@ -75,12 +76,11 @@ void claim_free(struct claim *claim)
         loop_timer_done(claim->timer);
         free(claim->timer);
     }
-    free(claim->fetched);
     free(claim->published);
     free(claim->children);
     queue_claimed_unref(claim->claimed);
     free(claim);
-    lane_pump(lane);
+    lane_slot_is_free(lane);
 }
 
 void claim_move(struct claim *claim, enum claim_state to)
@@ -91,7 +91,7 @@ void claim_move(struct claim *claim, enum claim_state to)
     if (from == CLAIM_RUNNING) {
         TAILQ_REMOVE(&lane->running, claim, running);
         lane->running_count--;
-        lane_pump(lane); /* a slot is free */
+        lane_slot_is_free(lane);
     }
     lane->starting += is_starting(to);
     lane->starting -= is_starting(from);

@@ -77,8 +77,7 @@ struct claim {
     struct job job; /* what its handler sees */
     char error[sizeof(((struct err *)0)->text)];
     struct store_outcome outcome;
-    struct store_message
-        *children; /* owned: first those of the outcome, then those that only queues get */
+    struct store_message *children; /* owned; the outcome's, but where the store knows nothing */
     size_t child_count;
     struct claim_child *published; /* owned, one for each child */
     unsigned unpublished;          /* publications under way */

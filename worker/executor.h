@@ -6,7 +6,8 @@
  *
  * The worker's main process alone claims, settles and renews, whatever the mode. An executor gets no more jobs at once than the item's
  * `concurrency` (async: as many as the lane starts). Called from the loop's thread; `job->ended` is called there too, inside
- * start only for the mode async. Every job that was started ends, by itself or by `free`. */
+ * start only for the mode async. Every job that was started ends, by itself or by `free`; one that no handler could be had for ends
+ * as `unstarted`. */
 #ifndef HIE_EXECUTOR_H
 #define HIE_EXECUTOR_H
 
@@ -37,7 +38,12 @@ struct executor_ops {
      * that may take is the mode's: async and thread_pool wait for the handler, whose thread may be blocked; a child process that
      * does not give up within a second is ended. False: its handler cannot be asked, its late end counts. */
     bool (*cancel)(struct executor *, struct job *job);
-    /* Jobs that have not ended end with ERR_CANCELLED first. A thread that is blocked in its handler cannot be ended, and what it works
+    /* Another one takes its place: it ends its jobs, and says nothing in readiness any more. NULL: it never does. */
+    void (*retire)(struct executor *);
+    /* Of one that has no jobs and gets no more: lets its threads and children go, without waiting for them. Called until they are
+     * gone (true); then `free` has nothing to wait for. NULL: it has none. */
+    bool (*leave)(struct executor *);
+    /* Jobs that have not ended end with ERR_CANCELLED first, threads and children are waited for. A thread that is blocked in its handler cannot be ended, and what it works
      * on must not be freed under it: if there still is one after two seconds the whole program ends here, with
      * env->exit_code. So free an executor with such jobs at the end of the program only. */
     void (*free)(struct executor *);

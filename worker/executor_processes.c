@@ -3,8 +3,8 @@
  * One child is started with the executor, so that a handler that cannot work shows at once; up to `concurrency` in all by load, and
  * those stay. A child that dies takes its job along (ERR_CRASHED: a message that kills its handler becomes a dead letter by its
  * attempts) and nothing else. It is started again after 100 ms, then 200 ms and so on up to 10 s, until one has ended a
- * job or 30 s went by without a death. Where they do not even start, what waits fails retryably and the lane is told to claim
- * nothing until one does. */
+ * job or 30 s went by without a death. Where they do not even start, what waits goes back to its queue, without an attempt, and the
+ * lane is told to claim nothing until one does. */
 #include "executor.h"
 
 #include "base/bug.h"
@@ -26,7 +26,7 @@
 #define CALM_MS 30000     /* without a death: what was is forgotten */
 #define LOOP_DEATHS 3u    /* in a row: a crash loop, shown in readiness */
 #define LEAVE_MS 1000     /* for children that are dismissed, then they are killed */
-#define LEAVE_TICK_US 500 /* between two looks */
+#define LEAVE_TICK_US 500 /* between two looks, where it is waited for */
 
 TAILQ_HEAD(child_list, child_process);
 
@@ -44,11 +44,13 @@ struct executor_processes {
     struct loop_timer rest; /* after deaths: the next start */
     struct loop_timer calm;
     int64_t not_before_us, died_us; /* monotonic */
-    unsigned deaths;                /* in a row */
-    unsigned failed_starts;         /* in a row */
-    size_t owed;                    /* deaths that were not followed by a start yet */
-    bool shown;                     /* the crash loop, in readiness */
-    char name[96];                  /* there */
+    int64_t
+        left_by_us; /* monotonic: until then they may leave by themselves; 0: they are not to leave */
+    unsigned deaths;        /* in a row */
+    unsigned failed_starts; /* in a row */
+    size_t owed;            /* deaths that were not followed by a start yet */
+    bool shown;             /* the crash loop, in readiness */
+    char name[96];          /* there */
     struct loop_watch sigchld;
     struct metric *children_metric, *restarts_metric;
 };
@@ -94,9 +96,19 @@ static void on_calm(void *arg)
         forget_deaths(pool);
 }
 
-static void count_children(struct executor_processes *pool)
+/* A reload's two pools of one item share the series. */
+static void add_child(struct executor_processes *pool, struct child_process *child)
 {
-    metric_set(pool->children_metric, (double)pool->count);
+    TAILQ_INSERT_TAIL(&pool->children, child, entry);
+    pool->count++;
+    metric_add(pool->children_metric, 1);
+}
+
+static void remove_child(struct executor_processes *pool, struct child_process *child)
+{
+    TAILQ_REMOVE(&pool->children, child, entry);
+    pool->count--;
+    metric_add(pool->children_metric, -1);
 }
 
 /* ---- jobs ---- */
@@ -123,13 +135,32 @@ static bool run(struct executor_processes *pool, struct job *job)
     return false;
 }
 
-static void run_waiting(struct executor_processes *pool)
+static void end_unstarted(struct job *job, const char *reason)
 {
-    struct job *job = TAILQ_FIRST(&pool->waiting);
-    if (!job || !run(pool, job))
-        return;
+    struct err err;
+    err_set(&err, ERR_UNAVAILABLE, "%s", reason);
+    job->unstarted = true;
+    end_job(job, &err);
+}
+
+static void stop_waiting(struct executor_processes *pool, struct job *job)
+{
     TAILQ_REMOVE(&pool->waiting, job, waiting);
     pool->waiting_count--;
+}
+
+static void run_waiting(struct executor_processes *pool)
+{
+    struct job *job;
+    while ((job = TAILQ_FIRST(&pool->waiting))) {
+        bool may_start = !job->may_start || job->may_start(job);
+        if (may_start && !run(pool, job))
+            return;
+        stop_waiting(pool, job);
+        if (may_start)
+            return;
+        end_unstarted(job, "it waited too long for a process");
+    }
 }
 
 static void start(struct executor *executor, struct job *job)
@@ -156,8 +187,7 @@ static bool cancel(struct executor *executor, struct job *job)
     }
     struct err err;
     err_set(&err, ERR_CANCELLED, "cancelled while it waited for a process");
-    TAILQ_REMOVE(&pool->waiting, job, waiting);
-    pool->waiting_count--;
+    stop_waiting(pool, job);
     end_job(job, &err);
     return true;
 }
@@ -200,7 +230,7 @@ static void count_death(struct executor_processes *pool)
     loop_timer_set(&pool->calm, CALM_MS);
 }
 
-/* What waits fails, for none will come soon. Their ends are the last thing done: they may start new jobs. */
+/* What waits ends, for none will come soon. Their ends are the last thing done: they may start new jobs. */
 static void fail_waiting(struct executor_processes *pool, const char *reason)
 {
     struct err err;
@@ -212,6 +242,7 @@ static void fail_waiting(struct executor_processes *pool, const char *reason)
     pool->waiting_count = 0;
     while ((job = TAILQ_FIRST(&failed))) {
         TAILQ_REMOVE(&failed, job, waiting);
+        job->unstarted = true;
         end_job(job, &err);
     }
 }
@@ -245,10 +276,8 @@ static void on_over(void *arg, struct child_process *child, struct job *job, con
     struct executor_processes *pool = arg;
     struct err error = *why;
     if (child_process_is_reaped(child)) {
-        TAILQ_REMOVE(&pool->children, child, entry);
-        pool->count--;
+        remove_child(pool, child);
         pool->owed++;
-        count_children(pool);
         if (child->lost_in == CHILD_STARTING)
             start_failed(pool, error.text);
         else if (!child->expected)
@@ -275,10 +304,8 @@ static bool start_child(struct executor_processes *pool)
         start_failed(pool, err.text);
         return false;
     }
-    TAILQ_INSERT_TAIL(&pool->children, child, entry);
-    pool->count++;
+    add_child(pool, child);
     pool->starting++;
-    count_children(pool);
     if (pool->owed) {
         pool->owed--;
         metric_add(pool->restarts_metric, 1);
@@ -290,7 +317,7 @@ static bool start_child(struct executor_processes *pool)
 static void staff(void *arg)
 {
     struct executor_processes *pool = arg;
-    bool able = true;
+    bool able = !pool->left_by_us;
     while (able && pool->count < pool->wanted && pool->starting < STARTING_MAX) {
         int64_t rest_us = pool->not_before_us - clock_mono_us();
         if (rest_us > 0) {
@@ -299,7 +326,7 @@ static void staff(void *arg)
         }
         able = start_child(pool);
     }
-    if (!able)
+    if (!able && !pool->left_by_us)
         loop_task_set(&pool->staff);
 }
 
@@ -307,6 +334,8 @@ static void on_sigchld(void *arg)
 {
     struct executor_processes *pool = arg;
     struct child_process *child, *next;
+    if (pool->left_by_us)
+        return; /* `leave` looks */
     for (child = TAILQ_FIRST(&pool->children); child; child = next) {
         next = TAILQ_NEXT(child, entry);
         child_process_look(child);
@@ -318,29 +347,30 @@ static void on_sigchld(void *arg)
 /* They leave when their socket closes, within milliseconds unless a handler blocks them. */
 static void dismiss_all(struct executor_processes *pool)
 {
-    struct child_process *child, *next;
+    struct child_process *child;
+    pool->left_by_us = clock_mono_us() + LEAVE_MS * 1000;
     TAILQ_FOREACH(child, &pool->children, entry)
     {
         child_process_dismiss(child);
     }
-    int64_t until_us = clock_mono_us() + LEAVE_MS * 1000;
-    while (!TAILQ_EMPTY(&pool->children)) {
-        for (child = TAILQ_FIRST(&pool->children); child; child = next) {
-            next = TAILQ_NEXT(child, entry);
-            if (!child_process_left(child, clock_mono_us() > until_us))
-                continue;
-            TAILQ_REMOVE(&pool->children, child, entry);
-            child_process_free(child);
-        }
-        if (clock_mono_us() > until_us + LEAVE_MS * 1000)
-            break; /* the kernel keeps it; it is dead for all that matters */
-        if (!TAILQ_EMPTY(&pool->children))
-            nanosleep(&(struct timespec){.tv_nsec = LEAVE_TICK_US * 1000}, NULL);
-    }
-    while ((child = TAILQ_FIRST(&pool->children))) {
-        TAILQ_REMOVE(&pool->children, child, entry);
+}
+
+/* A child that the kernel keeps though it was killed is gone for all that matters. */
+static bool leave(struct executor *executor)
+{
+    struct executor_processes *pool = of(executor);
+    struct child_process *child, *next;
+    if (!pool->left_by_us)
+        dismiss_all(pool);
+    int64_t late_us = clock_mono_us() - pool->left_by_us;
+    for (child = TAILQ_FIRST(&pool->children); child; child = next) {
+        next = TAILQ_NEXT(child, entry);
+        if (!child_process_left(child, late_us > 0) && late_us < LEAVE_MS * 1000)
+            continue;
+        remove_child(pool, child);
         child_process_free(child);
     }
+    return TAILQ_EMPTY(&pool->children);
 }
 
 /* All jobs that have not ended, taken from their children. */
@@ -356,6 +386,14 @@ static void take_jobs(struct executor_processes *pool, struct job_list *jobs)
     TAILQ_CONCAT(jobs, &pool->waiting, waiting);
 }
 
+static void retire(struct executor *executor)
+{
+    struct executor_processes *pool = of(executor);
+    if (pool->shown && pool->env.health)
+        health_clear(pool->env.health, pool->name);
+    pool->env.health = NULL;
+}
+
 static void executor_processes_free(struct executor *executor)
 {
     struct executor_processes *pool = of(executor);
@@ -363,7 +401,8 @@ static void executor_processes_free(struct executor *executor)
     struct job *job;
     struct err err;
     take_jobs(pool, &jobs);
-    dismiss_all(pool);
+    while (!leave(executor))
+        nanosleep(&(struct timespec){.tv_nsec = LEAVE_TICK_US * 1000}, NULL);
     err_set(&err, ERR_CANCELLED, "cancelled: its worker leaves");
     while ((job = TAILQ_FIRST(&jobs))) {
         TAILQ_REMOVE(&jobs, job, waiting);
@@ -373,14 +412,17 @@ static void executor_processes_free(struct executor *executor)
     loop_task_done(&pool->staff);
     loop_timer_done(&pool->rest);
     loop_timer_done(&pool->calm);
-    metric_set(pool->children_metric, 0);
-    if (pool->shown && pool->env.health)
-        health_set(pool->env.health, pool->name, true, "");
+    retire(executor);
     free(pool);
 }
 
 static const struct executor_ops ops = {
-    .start = start, .cancel = cancel, .free = executor_processes_free};
+    .start = start,
+    .cancel = cancel,
+    .retire = retire,
+    .leave = leave,
+    .free = executor_processes_free,
+};
 
 struct executor *executor_processes_new(const struct executor_env *env, const struct item *item)
 {

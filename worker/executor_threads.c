@@ -7,7 +7,7 @@
  *
  * The first thread's handler is opened with the executor, so that one that cannot work shows at once; threads are started by load, up
  * to `concurrency`. Where the system has no more threads or descriptors, jobs wait for those that there are; with none at all they
- * fail retryably. */
+ * go back to their queue, without an attempt. */
 #include "executor.h"
 
 #include "base/bug.h"
@@ -66,6 +66,7 @@ struct executor_threads {
     TAILQ_HEAD(, pool_thread) idle;    /* by `idle`, the last used first */
     size_t count;
     bool short_of; /* threads: it was said */
+    bool leaving;
     struct job_list waiting;
     struct job_list failed; /* to end in `fail` */
     struct loop_task fail;
@@ -133,7 +134,7 @@ static void run(struct pool_thread *thread, struct job *job)
     thread->running = job;
     if (!thread->open && !open_handler(thread, &err)) {
         log_error("handler_not_open", LOG_WORD("item", thread->pool->item->id), LOG_ERR(&err));
-        err.code = ERR_UNAVAILABLE; /* of this thread, not of the message */
+        job->unstarted = true; /* it is this thread's trouble, not the message's */
         job_fail(job, &err);
         return;
     }
@@ -328,6 +329,7 @@ static void on_fail(void *arg)
     TAILQ_CONCAT(&failed, &pool->failed, waiting);
     while ((job = TAILQ_FIRST(&failed))) {
         TAILQ_REMOVE(&failed, job, waiting);
+        job->unstarted = true;
         end_job(job, &err);
     }
 }
@@ -379,12 +381,18 @@ static struct job *take_back(struct pool_thread *thread, struct err *ret_error)
 static void give_waiting(struct executor_threads *pool)
 {
     struct err err;
-    struct job *job = TAILQ_FIRST(&pool->waiting);
-    if (!job)
-        return;
-    TAILQ_REMOVE(&pool->waiting, job, waiting);
-    if (!give(pool, job, &err))
-        TAILQ_INSERT_HEAD(&pool->waiting, job, waiting);
+    struct job *job;
+    while ((job = TAILQ_FIRST(&pool->waiting))) {
+        bool may_start = !job->may_start || job->may_start(job);
+        TAILQ_REMOVE(&pool->waiting, job, waiting);
+        if (may_start && !give(pool, job, &err))
+            TAILQ_INSERT_HEAD(&pool->waiting, job, waiting);
+        if (may_start)
+            return;
+        err_set(&err, ERR_UNAVAILABLE, "it waited too long for a thread");
+        job->unstarted = true;
+        end_job(job, &err);
+    }
 }
 
 static void on_finished(void *arg)
@@ -415,6 +423,22 @@ static void stop_threads(struct executor_threads *pool)
     }
 }
 
+/* One that has no job is gone at once. */
+static bool leave(struct executor *executor)
+{
+    struct executor_threads *pool = of(executor);
+    struct pool_thread *thread;
+    if (!pool->leaving)
+        stop_threads(pool);
+    pool->leaving = true;
+    TAILQ_FOREACH(thread, &pool->threads, entry)
+    {
+        if (thread->started && pthread_tryjoin_np(thread->thread, NULL) == 0)
+            thread->started = false;
+    }
+    return !any_started(pool);
+}
+
 static void join_threads(struct executor_threads *pool)
 {
     struct timespec until;
@@ -439,8 +463,8 @@ static void executor_threads_free(struct executor *executor)
     struct pool_thread *thread;
     struct job *job;
     struct err err;
-    stop_threads(pool);
-    join_threads(pool);
+    if (!leave(executor))
+        join_threads(pool);
     while ((thread = next_finished(pool))) {
         job = take_back(thread, &err);
         end_job(job, err.code == ERR_NONE ? NULL : &err);
@@ -461,13 +485,19 @@ static void executor_threads_free(struct executor *executor)
 }
 
 static const struct executor_ops ops = {
-    .start = start, .cancel = cancel, .free = executor_threads_free};
+    .start = start, .cancel = cancel, .leave = leave, .free = executor_threads_free};
 
 struct executor *executor_threads_new(const struct executor_env *env, const struct item *item,
                                       const struct handler_class *handler, struct err *err)
 {
+    int finished_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (finished_fd < 0) {
+        err_set(err, ERR_IO, "no descriptor for its threads: %s", strerror(errno));
+        return NULL;
+    }
     struct executor_threads *pool = mem_alloc(sizeof(*pool));
     pool->base.ops = &ops;
+    pool->finished_fd = finished_fd;
     pool->loop = env->handler.loop;
     pool->item = item;
     pool->handler = handler;
@@ -478,8 +508,6 @@ struct executor *executor_threads_new(const struct executor_env *env, const stru
     TAILQ_INIT(&pool->failed);
     STAILQ_INIT(&pool->finished);
     pthread_mutex_init(&pool->lock, NULL);
-    pool->finished_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    BUG_ON(pool->finished_fd < 0);
     loop_watch_init(&pool->watch, pool->loop, pool->finished_fd, on_finished, pool);
     loop_task_init(&pool->fail, pool->loop, on_fail, pool);
     if (!add_thread(pool, err) || !open_handler(TAILQ_FIRST(&pool->threads), err)) {

@@ -7,9 +7,10 @@
  *                                                            FETCHING ──rows──▶ PULLING ──claims──▶ LINING_UP ─┘
  *
  * CLAIMING is one call for each partition: what other owners left (inherit) before what is new (claim). LOOKING looks the claims up and, side
- * by side, asks the store which unfinished messages come before them: order is seq, not the place in the stream, which a
- * rebuild or a late enqueue changes. What is missing is pulled out of turn; until then the partition's gate keeps later ones
- * from running. What comes after all that was ever in hand is left to the queue, which brings it soon. */
+ * by side, asks the store which messages of the partition are unfinished: order is seq, not the place in the stream, which a
+ * rebuild or a late enqueue changes. The partition's gate moves up to the first of them that is not in hand, and what is behind it waits.
+ * What is missing is pulled out of turn, the lowest first; the next look finds it in hand and moves the gate on. What comes after all
+ * that was ever in hand is left to the queue, which brings it soon. */
 #include "lane_fifo.h"
 
 #include "base/bug.h"
@@ -20,7 +21,8 @@
 
 #include <stdlib.h>
 
-#define HELD_MAX 1024u /* claims in hand of one lane, in all states */
+/* Claims in hand of one lane, in all states; one more for each partition whose claims all wait for one that is missing. */
+#define HELD_MAX 1024u
 #define PARTS_MAX 64u  /* in one cycle */
 #define REST_US 500000 /* after a call that failed */
 #define MISSING_MAX 8u /* of a partition, that a look for those before a claim expects */
@@ -44,11 +46,14 @@ struct cycle_part {
     struct lane_part *part;
     size_t asked;
     bool inherits;
-    bool looks;        /* the store is asked for earlier ones */
-    size_t most, told; /* rows it asks for, and got */
-    int64_t known_seq; /* the answer had all up to here; 0: there was none */
-    int64_t gate_seq;  /* where the partition's gate has to be; INT64_MAX: nowhere */
-    size_t pull_count; /* of its missing ones, in cycle->pulled */
+    bool came;                        /* something new did */
+    bool looks;                       /* the store is asked for unfinished ones */
+    size_t most, told;                /* rows it asks for, and got */
+    int64_t began_seq;                /* the gate, when the store was asked */
+    int64_t sure_seq;                 /* the store was asked after all up to here was there */
+    int64_t known_seq;                /* the answer had all up to here; 0: there was none */
+    int64_t clear_seq;                /* where the gate comes to */
+    size_t missing_count, pull_count; /* of its missing ones, in cycle->missing and cycle->pulled */
 };
 
 struct fifo_cycle {
@@ -78,6 +83,13 @@ void fifo_cycle_free(struct fifo_cycle *cycle)
     free(cycle);
 }
 
+/* What is accepted under a version that this process has not heard of may be for another queue: nothing that comes later runs until it
+ * has. */
+static int64_t heard_version(const struct lane *lane)
+{
+    return lane->worker->fleet ? fleet_heard_version(lane->worker->fleet) : INT64_MAX;
+}
+
 static void rest(struct fifo_cycle *cycle)
 {
     struct lane *lane = cycle->lane;
@@ -86,7 +98,10 @@ static void rest(struct fifo_cycle *cycle)
     if (cycle->failed)
         lane->not_before_us = clock_mono_us() + REST_US;
     for (size_t i = 0; i < cycle->part_count; i++) {
-        struct lane_part *part = cycle->parts[i].part;
+        struct cycle_part *at = &cycle->parts[i];
+        struct lane_part *part = at->part;
+        part->futile |= at->looks && !at->came && part->clear_seq <= at->began_seq &&
+                        part->unheard_version <= heard_version(lane);
         part->in_cycle--;
         lane_part_settle(part);
     }
@@ -108,6 +123,7 @@ static void take(struct cycle_part *at, struct queue_claimed *claimed)
             memcpy(held->entry->entry_id, entry->entry_id, sizeof(entry->entry_id));
         } else if (cycle->claim_count < QUEUE_BATCH_MAX) {
             cycle->claims[cycle->claim_count++] = lane_part_claim(part, claimed, entry);
+            at->came = true;
         } else {
             part->look_back = true; /* more than was asked for: it stays in our name */
         }
@@ -116,27 +132,15 @@ static void take(struct cycle_part *at, struct queue_claimed *claimed)
 
 /* ---- LINING_UP ---- */
 
-/* Everything that was missing and is not known to be still missing is in hand: gates open. */
-static void open_gates(struct fifo_cycle *cycle)
-{
-    for (size_t i = 0; i < cycle->part_count; i++) {
-        struct cycle_part *at = &cycle->parts[i];
-        if (at->looks && !at->part->look_back)
-            lane_part_gate(at->part, INT64_MAX);
-    }
-}
-
 static void on_pulled_looked_up(struct lane *lane, size_t count)
 {
     (void)count;
-    open_gates(lane->fifo->cycle);
     rest(lane->fifo->cycle);
 }
 
 static void line_up_pulled(struct fifo_cycle *cycle)
 {
     if (cycle->claim_count == 0) {
-        open_gates(cycle);
         rest(cycle);
         return;
     }
@@ -157,7 +161,7 @@ static void on_pulled(void *arg, const struct err *err, struct queue_claimed *cl
         queue_claimed_unref(claimed);
     }
     if (came < at->pull_count) /* Redis lost some, or all, between taking and reading them */
-        at->part->look_back = cycle->failed = true;
+        cycle->failed = true;
     if (--cycle->calls == 0)
         line_up_pulled(cycle);
 }
@@ -195,16 +199,8 @@ static void add_pulled(struct fifo_cycle *cycle, size_t at, const struct store_m
                                              .body = body_of(body.ptr, body.len)};
 }
 
-/* What is accepted under a version that this process has not heard of may be for another queue: nothing that comes later runs until it
- * has. */
-static int64_t heard_version(const struct lane *lane)
-{
-    return lane->worker->fleet ? fleet_heard_version(lane->worker->fleet) : INT64_MAX;
-}
-
 static void wait_for_version(struct lane_part *part, int64_t version)
 {
-    part->look_back = true;
     part->unheard_version = version;
     fleet_hurry(part->lane->worker->fleet);
 }
@@ -217,7 +213,6 @@ static void on_fetched(void *arg, const struct err *err, const struct store_unfi
     cycle->failed |= err->code != ERR_NONE;
     for (size_t i = 0; i < cycle->part_count; i++) {
         struct cycle_part *at = &cycle->parts[i];
-        at->part->look_back |= at->looks && err->code != ERR_NONE;
         for (size_t j = 0; err->code == ERR_NONE && j < count; j++) {
             const struct store_message *row = &rows[j].message;
             if (row->partition != (int)at->part->number || total == QUEUE_BATCH_MAX)
@@ -227,10 +222,8 @@ static void on_fetched(void *arg, const struct err *err, const struct store_unfi
                 continue;
             }
             if (row->body.len == 0 && rows[j].body_len > 0 &&
-                rows[j].body_len <= MESSAGE_INLINE_MAX) {
-                at->part->look_back = true; /* left out of an answer that grew too large */
-                continue;
-            }
+                rows[j].body_len <= MESSAGE_INLINE_MAX)
+                continue; /* left out of an answer that grew too large: the next time */
             add_pulled(cycle, total++, row);
             at->pull_count++;
         }
@@ -267,47 +260,39 @@ static struct cycle_part *find_part(struct fifo_cycle *cycle, unsigned number)
     return NULL;
 }
 
-/* A message that is not in hand and has no end. */
+/* A message that is not in hand and has no end. The lowest one of a partition comes whatever else is in hand, for all of that may wait
+ * for it. */
 static void judge_row(struct fifo_cycle *cycle, struct cycle_part *at,
                       const struct store_earlier *row)
 {
     struct lane_part *part = at->part;
+    size_t in_hand = cycle->lane->held + cycle->missing_count;
     struct claim *held;
-    if (row->seq > part->top_seq || is_held(part, &row->id, &held))
+    if (is_held(part, &row->id, &held))
         return;
-    if (row->seq < at->gate_seq)
-        at->gate_seq = row->seq;
-    if (held || cycle->missing_count == QUEUE_BATCH_MAX)
-        part->look_back = true;
-    else
-        cycle->missing[cycle->missing_count++] = row->id;
+    if (row->seq <= at->clear_seq)
+        at->clear_seq = row->seq - 1;
+    if (held || row->seq > part->top_seq || cycle->missing_count == QUEUE_BATCH_MAX)
+        return;
+    if (in_hand >= HELD_MAX && at->missing_count > 0)
+        return;
+    at->missing_count++;
+    cycle->missing[cycle->missing_count++] = row->id;
 }
 
-static void judge_rest(struct cycle_part *at)
-{
-    struct lane_part *part = at->part;
-    if (at->known_seq < part->top_seq) { /* how it goes on is not known yet */
-        part->look_back = true;
-        if (at->known_seq < at->gate_seq)
-            at->gate_seq = at->known_seq + 1;
-    }
-    if (at->gate_seq != INT64_MAX)
-        lane_part_gate(part, at->gate_seq);
-}
-
-/* Once claims have their seqs: where the gates have to be, and what is missing before them, the lowest first. */
+/* Once claims have their seqs: where the gates come to, and what is missing, the lowest first. */
 static void judge(struct fifo_cycle *cycle)
 {
-    for (size_t i = 0; i < cycle->part_count; i++) {
-        struct cycle_part *at = &cycle->parts[i];
-        at->gate_seq = at->part->look_back ? at->part->gate_seq
-                                           : INT64_MAX; /* something went back meanwhile */
-    }
     for (size_t i = 0; i < cycle->unheld_count; i++)
         judge_row(cycle, find_part(cycle, cycle->unheld[i].partition), &cycle->unheld[i]);
     for (size_t i = 0; i < cycle->part_count; i++) {
-        if (cycle->parts[i].known_seq)
-            judge_rest(&cycle->parts[i]);
+        struct cycle_part *at = &cycle->parts[i];
+        struct lane_part *part = at->part;
+        if (!at->known_seq)
+            continue;
+        if (part->look_back && at->clear_seq > part->clear_seq)
+            at->clear_seq = part->clear_seq; /* something went back since it was asked */
+        lane_part_clear(part, at->clear_seq);
     }
 }
 
@@ -316,12 +301,10 @@ static void end_call(struct fifo_cycle *cycle)
     if (--cycle->calls > 0)
         return;
     judge(cycle);
-    if (cycle->missing_count) {
+    if (cycle->missing_count)
         fetch(cycle);
-    } else {
-        open_gates(cycle);
+    else
         rest(cycle);
-    }
 }
 
 static void on_looked_up(struct lane *lane, size_t count)
@@ -330,7 +313,7 @@ static void on_looked_up(struct lane *lane, size_t count)
     end_call(lane->fifo->cycle);
 }
 
-/* Keeps of the answer what is not in hand. */
+/* Keeps of the answer what is not in hand. What was adopted since the store was asked is not in it: it waits for the next one. */
 static void keep_unheld(struct fifo_cycle *cycle, const struct store_earlier *rows, size_t count)
 {
     struct claim *held;
@@ -343,6 +326,14 @@ static void keep_unheld(struct fifo_cycle *cycle, const struct store_earlier *ro
             cycle->unheld[cycle->unheld_count++] = rows[i];
         if (++at->told == at->most)
             at->known_seq = rows[i].seq;
+        if (rows[i].seq > at->sure_seq)
+            at->sure_seq = rows[i].seq;
+    }
+    for (size_t i = 0; i < cycle->part_count; i++) {
+        struct cycle_part *at = &cycle->parts[i];
+        at->clear_seq = at->known_seq < at->sure_seq ? at->known_seq : at->sure_seq;
+        if (at->clear_seq < at->began_seq)
+            at->clear_seq = at->began_seq;
     }
 }
 
@@ -356,7 +347,7 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
         struct cycle_part *at = &cycle->parts[i];
         if (!at->looks)
             continue;
-        at->part->look_back = failed;
+        at->part->look_back |= failed;
         at->known_seq = failed ? 0 : full ? rows[count - 1].seq : INT64_MAX;
         if (!failed && whole_seq > at->part->whole_seq)
             at->part->whole_seq = whole_seq;
@@ -366,13 +357,12 @@ static void on_earlier(void *arg, const struct err *err, const struct store_earl
     end_call(cycle);
 }
 
-/* All up to here has ended: what is in hand and has no end yet comes after it, and so does what a shut gate waits for, or what was
- * drawn and could not be seen yet. */
+/* All up to here has ended: what is in hand and has no end yet comes after it, and so does what is missing, or what was drawn and could
+ * not be seen yet. */
 static int64_t ended_up_to(const struct lane_part *part)
 {
     const struct claim *claim;
-    int64_t seq = part->high_seq < part->gate_seq ? part->high_seq : part->gate_seq - 1;
-    seq = seq < part->whole_seq ? seq : part->whole_seq;
+    int64_t seq = part->clear_seq < part->whole_seq ? part->clear_seq : part->whole_seq;
     TAILQ_FOREACH(claim, &part->claims, in_part)
     {
         if (claim->seq && claim->state != CLAIM_PUBLISHING)
@@ -392,15 +382,16 @@ static void look_back(struct fifo_cycle *cycle)
         struct lane_part *part = at->part;
         if (!at->looks)
             continue;
-        at->most = part->held + (part->look_back ? QUEUE_BATCH_MAX : MISSING_MAX);
+        at->most = part->held + (lane_part_must_look(part) ? QUEUE_BATCH_MAX : MISSING_MAX);
+        at->began_seq = part->clear_seq;
+        at->sure_seq = part->top_seq;
+        part->look_back = false;
         cycle->before[cycle->before_count++] =
             (struct store_before){.partition = part->number,
                                   .after_seq = ended_up_to(part),
                                   .upto_seq = INT64_MAX,
                                   .below_version = lane->below_version,
                                   .most = at->most};
-        if (part->high_seq + 1 < part->gate_seq)
-            part->gate_seq = part->high_seq + 1;
         limit += at->most;
     }
     if (cycle->before_count == 0)
@@ -425,20 +416,13 @@ static void look(struct fifo_cycle *cycle)
 
 /* ---- CLAIMING ---- */
 
-/* Messages without rows have no seq: their order is the stream's. */
-static bool is_logged(const struct lane *lane)
-{
-    return lane->item->persistence.wal_enabled;
-}
-
 static void on_claimed(void *arg, const struct err *err, struct queue_claimed *claimed)
 {
     struct cycle_part *at = arg;
     struct fifo_cycle *cycle = at->cycle;
     struct lane_part *part = at->part;
-    size_t came = 0;
     if (err->code == ERR_NONE) {
-        came = claimed->count;
+        size_t came = claimed->count;
         take(at, claimed);
         queue_claimed_unref(claimed);
         part->woken |= came == at->asked || at->inherits;
@@ -447,9 +431,8 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
     } else {
         part->inheriting = cycle->failed = true; /* claims may be ours whose answer was lost */
     }
-    if (!is_logged(cycle->lane))
-        part->look_back = false; /* or this partition had something for ever */
-    at->looks = (came || part->look_back) && is_logged(cycle->lane) && !part->lost;
+    at->looks =
+        (at->came || lane_part_must_look(part)) && lane_is_logged(cycle->lane) && !part->lost;
     if (--cycle->calls > 0)
         return;
     bool looks = cycle->claim_count > 0;
@@ -461,22 +444,35 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
         rest(cycle);
 }
 
-static bool has_something(const struct lane_part *part)
+/* All of it that is in hand waits for one that is missing. */
+static bool is_stuck(const struct lane_part *part)
 {
-    return !part->lost && !part->leaving && lane_part_is_sure(part) &&
-           part->unheard_version <= heard_version(part->lane) &&
-           (part->woken || part->inheriting || part->look_back);
+    const struct claim *first = TAILQ_FIRST(&part->claims);
+    return first && first->seq > part->clear_seq;
 }
 
-/* The partitions of the next cycle, those longest not claimed from first. Without room, those that wait for an earlier one: what is in
- * hand may wait for it too. */
+/* `room`: for claims. One that has to catch up takes a batch at a time, since each look costs as much as there is in hand. */
+static bool has_something(const struct lane_part *part, size_t room)
+{
+    bool must_look = lane_part_must_look(part);
+    if (part->lost || part->leaving || part->returning || !lane_part_is_sure(part) ||
+        part->unheard_version > heard_version(part->lane))
+        return false;
+    if (must_look && !part->futile && is_stuck(part))
+        return true;
+    if (must_look ? room < QUEUE_BATCH_MAX : room == 0)
+        return false;
+    return part->woken || part->inheriting || (must_look && !part->futile);
+}
+
+/* The partitions of the next cycle, those longest not claimed from first. */
 static void choose(struct fifo_cycle *cycle, size_t room)
 {
     struct lane_fifo *fifo = cycle->lane->fifo;
     struct lane_part *part, *next, *last = TAILQ_LAST(&fifo->parts, part_list);
     for (part = TAILQ_FIRST(&fifo->parts); part; part = next) {
         next = part == last ? NULL : TAILQ_NEXT(part, link);
-        if (!has_something(part) || (room == 0 && !part->look_back))
+        if (!has_something(part, room))
             continue;
         if (cycle->part_count == PARTS_MAX || (room && cycle->part_count == room))
             break;

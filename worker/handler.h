@@ -60,7 +60,7 @@ void job_set_data(struct job *job, void *data);
 void *job_data(const struct job *job);
 
 /* Sends a message to another item: it enters with this message's end, once. The body is copied unless it is this
- * job's own body, which is shared. */
+ * job's own body, which is shared. The content type has at most META_CONTENT_TYPE_MAX bytes. */
 void job_send(struct job *job, const struct item *target, struct slice content_type,
               struct body body);
 /* Ends the job well, with a reply (copied). */

@@ -100,15 +100,18 @@ static struct slice keep(struct job *job, struct slice bytes)
     return own ? bytes : arena_copy(&job->arena, bytes);
 }
 
-void job_add_sent(struct job *job, const struct item *target, struct slice content_type,
+bool job_add_sent(struct job *job, const struct item *target, struct slice content_type,
                   struct body body)
 {
+    if (content_type.len > META_CONTENT_TYPE_MAX)
+        return false;
     if (job->sent_count == job->sent_capacity) {
         job->sent_capacity = job->sent_capacity ? job->sent_capacity * 2 : 2;
         job->sent = mem_resize(job->sent, job->sent_capacity, sizeof(*job->sent));
     }
     job->sent[job->sent_count++] =
         (struct job_sent){.target = target, .content_type = content_type, .body = body};
+    return true;
 }
 
 void job_send(struct job *job, const struct item *target, struct slice content_type,
@@ -116,7 +119,8 @@ void job_send(struct job *job, const struct item *target, struct slice content_t
 {
     BUG_ON(!job->running);
     struct slice kept = keep(job, body_slice(body));
-    job_add_sent(job, target, keep(job, content_type), body_of(kept.ptr, kept.len));
+    bool added = job_add_sent(job, target, keep(job, content_type), body_of(kept.ptr, kept.len));
+    BUG_ON(!added);
 }
 
 void job_done(struct job *job, struct slice content_type, struct slice reply)

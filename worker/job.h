@@ -24,11 +24,15 @@ struct job {
     struct slice chain; /* ids of the items on the way here, separated by commas */
     /* In the thread that runs the handler. error NULL: it ended well. The job is the owner's again. */
     void (*ended)(struct job *job, const struct err *error);
+    /* Asked in the loop's thread about one that waited for somebody to run it: false, and it ends as `unstarted`. NULL: it may. */
+    bool (*may_start)(const struct job *job);
 
     void *data;               /* the handler's */
     void *ride;               /* the executor's: what runs it */
     TAILQ_ENTRY(job) waiting; /* the executor's: for something that runs it */
     bool running;
+    bool
+        unstarted; /* it ended badly before a handler was there to see it: no attempt of the message */
     /* what was made of it */
     struct job_sent *sent;
     size_t sent_count, sent_capacity;
@@ -43,8 +47,8 @@ void job_init(struct job *job);
 void job_clear(struct job *job);
 /* Forgets what was made of it, for the next attempt. */
 void job_reset(struct job *job);
-/* Adds to `sent`, copies nothing. */
-void job_add_sent(struct job *job, const struct item *target, struct slice content_type,
+/* Adds to `sent`, copies nothing. False: no entry has room for such a content type. */
+bool job_add_sent(struct job *job, const struct item *target, struct slice content_type,
                   struct body body);
 
 #endif

@@ -27,19 +27,41 @@ static const uint32_t state_moves[] = {
 };
 static const struct state_table states = {"lane", state_words, state_moves, STATE_COUNT};
 
+/* Entries that answers under way may bring. */
+static size_t coming(const struct lane *lane)
+{
+    return lane->taking + (lane->state == CLAIMING ? lane->asked : 0);
+}
+
+/* Of the item's `concurrency`, by this lane and those that it takes the place of. */
+static size_t used_slots(const struct lane *lane)
+{
+    const struct worker *worker = lane->worker;
+    const struct lane *other;
+    size_t used = lane->running_count + lane->starting + coming(lane);
+    if (!loop_timer_pending(&worker->reap))
+        return used; /* none retires */
+    TAILQ_FOREACH(other, &worker->all_lanes, in_worker)
+    {
+        if (other != lane && other->retiring && strcmp(other->item->id, lane->item->id) == 0)
+            used += other->running_count + other->starting + coming(other);
+    }
+    return used;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 static size_t room(const struct lane *lane)
 {
-    if (lane->executor && lane->executor->paused)
-        return 0; /* the sweep looks again */
-    size_t held_room = lane->held < HELD_MAX ? HELD_MAX - lane->held : 0;
-    size_t slots = QUEUE_BATCH_MAX;
+    size_t most = QUEUE_BATCH_MAX, held = lane->held + coming(lane);
     if (!lane->immediate) {
-        size_t used = lane->running_count + lane->starting;
-        size_t concurrency = (size_t)lane->item->concurrency;
-        slots = used < concurrency ? concurrency - used : 0;
+        size_t used = used_slots(lane), concurrency = (size_t)lane->item->concurrency;
+        most = smaller(most, used < concurrency ? concurrency - used : 0);
     }
-    size_t most = slots < held_room ? slots : held_room;
-    return most < QUEUE_BATCH_MAX ? most : QUEUE_BATCH_MAX;
+    return smaller(most, held < HELD_MAX ? HELD_MAX - held : 0);
 }
 
 static void count_taken_over(struct lane *lane, const struct queue_claimed *claimed)
@@ -88,16 +110,19 @@ static void on_claimed(void *arg, const struct err *err, struct queue_claimed *c
             return; /* on_looked_up follows, or has come */
     }
     state_move(&states, &lane->state, RESTING);
-    if (lane->woken)
-        lane_pump(lane);
+    if (lane->woken || lane->retiring)
+        lane_slot_is_free(lane);
 }
 
+/* What needs no store goes on without one only for as long as this process counts in the fleet unheard (fleet_joined). */
 bool lane_may_claim(const struct lane *lane)
 {
     const struct worker *worker = lane->worker;
     bool needs_store = lane->item->persistence.wal_enabled || lane->item->persistence.store_enabled;
     if (!lane->runs || !lane->open || !worker->queue_up || worker->draining)
         return false;
+    if (lane->executor && lane->executor->paused)
+        return false; /* the sweep looks again */
     return (worker->store_up || !needs_store) && (!worker->fleet || fleet_joined(worker->fleet));
 }
 
@@ -132,11 +157,22 @@ void lane_pump(struct lane *lane)
         loop_task_set(&lane->pump);
 }
 
+void lane_slot_is_free(struct lane *lane)
+{
+    lane_pump(lane);
+    if (!lane->retiring || lane->worker->stopped)
+        return;
+    struct lane *next = worker_lane(lane->worker, lane->item->id);
+    if (next)
+        lane_pump(next);
+}
+
 void lane_wake(struct lane *lane, unsigned partition)
 {
-    lane->woken = true;
     if (lane->fifo)
         lane_fifo_wake(lane, partition);
+    else
+        lane->woken = true;
     lane_pump(lane);
 }
 
@@ -149,20 +185,21 @@ static void on_promoted(void *arg, const struct err *err, int64_t moved, int64_t
     if (err->code != ERR_NONE)
         return;
     if (moved && lane->fifo)
-        lane_fifo_sweep(lane);
+        lane_fifo_wake_all(lane);
     else if (moved)
         lane_wake(lane, 0);
     if (next_due_ms >= 0)
         lane_promote_at(lane, next_due_ms);
 }
 
-static void promote_partition(struct lane *lane, unsigned partition)
+void lane_promote(struct lane *lane, unsigned partition)
 {
     lane->promoting++;
     lane->worker->queue->ops->promote(lane->worker->queue, queue_name_of(lane->item, partition),
                                       clock_wall_ms(), QUEUE_BATCH_MAX, on_promoted, lane);
 }
 
+/* Something is due, in whatever partition. */
 static void promote(void *arg)
 {
     struct lane *lane = arg;
@@ -170,21 +207,19 @@ static void promote(void *arg)
     if (lane->promoting || !lane_may_claim(lane))
         return;
     if (!lane->fifo) {
-        promote_partition(lane, 0);
+        lane_promote(lane, 0);
         return;
     }
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
         if (!part->lost)
-            promote_partition(lane, part->number);
+            lane_promote(lane, part->number);
     }
 }
 
 void lane_promote_at(struct lane *lane, int64_t due_ms)
 {
     int64_t delay = due_ms - clock_wall_ms();
-    if (delay > SWEEP_MS * 2)
-        return; /* the sweep comes by in between */
     if (!loop_timer_pending(&lane->due) || due_ms < lane->due_ms) {
         lane->due_ms = due_ms;
         loop_timer_set(&lane->due, delay > 0 ? delay + 1 : 0);
@@ -194,16 +229,15 @@ void lane_promote_at(struct lane *lane, int64_t due_ms)
 static void on_taken(void *arg, const struct err *err, struct queue_claimed *claimed)
 {
     struct lane *lane = arg;
-    lane->taking = false;
-    if (err->code != ERR_NONE)
-        return;
-    if (lane->taken_in != membership(lane)) {
+    lane->taking = 0;
+    if (err->code == ERR_NONE && lane->taken_in != membership(lane)) {
         give_back(lane, claimed);
-        return;
+    } else if (err->code == ERR_NONE) {
+        count_taken_over(lane, claimed);
+        lane_take(lane, claimed, NULL);
+        queue_claimed_unref(claimed);
     }
-    count_taken_over(lane, claimed);
-    lane_take(lane, claimed, NULL);
-    queue_claimed_unref(claimed);
+    lane_slot_is_free(lane); /* what it did not bring */
 }
 
 static void take_over(struct lane *lane)
@@ -211,7 +245,7 @@ static void take_over(struct lane *lane)
     size_t most = room(lane);
     if (lane->taking || most == 0)
         return;
-    lane->taking = true;
+    lane->taking = most;
     lane->taken_in = membership(lane);
     lane->worker->queue->ops->takeover(lane->worker->queue, lane->name, lane->worker->id,
                                        TAKEOVER_IDLE_MS, most, on_taken, lane);
@@ -273,11 +307,11 @@ static void on_sweep(void *arg)
         renew(lane, clock_mono_us(), false);
     if (!lane_may_claim(lane))
         return;
-    promote(lane);
     if (lane->fifo) {
         lane_fifo_sweep(lane);
         return;
     }
+    promote(lane);
     lane_wake(lane, 0);
     /* Idle times count on while Redis is away: everybody renews first. */
     if (clock_mono_us() - lane->worker->queue_up_us > TAKEOVER_IDLE_MS * 1000)
@@ -350,6 +384,8 @@ void lane_retire(struct lane *lane)
 {
     lane->open = false;
     lane->retiring = true;
+    if (lane->executor && lane->executor->ops->retire)
+        lane->executor->ops->retire(lane->executor);
     lane_disown(lane);
 }
 
@@ -359,6 +395,12 @@ bool lane_is_over(const struct lane *lane)
     for (size_t i = 0; i < BATCH_COUNT; i++)
         over = over && lane->batches[i].count == 0 && lane->batches[i].under_way == 0;
     return over;
+}
+
+bool lane_leave(struct lane *lane)
+{
+    struct executor *executor = lane->executor;
+    return !executor || !executor->ops->leave || executor->ops->leave(executor);
 }
 
 void lane_close(struct lane *lane)
@@ -385,7 +427,7 @@ void lane_done(struct lane *lane)
 
 void lane_links_changed(struct lane *lane)
 {
-    lane_batches_hold(lane, !lane->worker->queue_up);
+    lane_batches_link_changed(lane);
     if (lane->worker->queue_up && !lane->fifo)
         renew(lane, clock_mono_us(), true);
     if (lane->worker->queue_up && lane->fifo)

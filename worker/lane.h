@@ -5,9 +5,11 @@
  *      ▲                                  │ nothing there                            CLAIMING at once when the
  *      └──────────────────────────────────┘                                          claim was full
  *
- * A claim asks for no more than there are free slots, unless the item's handler never waits: then it asks for a batch. A
+ * A claim asks for no more than there are free slots, also with what a claim or take-over under way may bring and what a lane that
+ * retires still holds of them, unless the item's handler never waits: then it asks for a batch. A
  * claim that finds less than it asked for has registered this worker as idle, so the next enqueue wakes it: nobody
- * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries.
+ * polls. A slow sweep covers lost signals, delayed entries that fell due and a dead worker's entries; a fifo partition, of which there may be thousands, is
+ * swept more slowly (lane_fifo.c).
  *
  *   lane.c           claiming, sweep, life          lane_children.c  what a handler sent, as rows
  *   lane_fifo.c      the same for fifo, in order    lane_publish.c   what follows an end
@@ -52,9 +54,9 @@ struct lane {
     struct production *production; /* the item's; a reference */
     TAILQ_ENTRY(lane) in_worker;
     unsigned state;
-    bool woken;         /* there is something to claim, or may be */
+    bool woken;         /* there is something to claim, or may be; of fifo its partitions are */
     bool hungry;        /* there was more than slots, or no slot */
-    bool taking;        /* under way */
+    size_t taking;      /* entries that the take-over under way asked for; 0: none is */
     unsigned promoting; /* calls under way */
     size_t asked;       /* entries that the last claim asked for */
     unsigned claimed_in,
@@ -64,7 +66,8 @@ struct lane {
     TAILQ_HEAD(, claim) claims;
     TAILQ_HEAD(, claim) running; /* by start */
     size_t held, starting, fetching, running_count;
-    unsigned failures[BATCH_COUNT]; /* of publications, in a row */
+    unsigned failures[BATCH_COUNT]; /* of starts, in a row */
+    bool repeats[BATCH_COUNT];      /* what failed and is put back; not yet one of `failures` */
     struct batcher batches[BATCH_COUNT];
     struct loop_task pump;
     struct loop_timer sweep, timeouts, due, again;
@@ -72,7 +75,8 @@ struct lane {
     struct lane_fifo *fifo; /* NULL: it is not fifo */
     struct {
         struct metric *completed[4]; /* by enum store_end */
-        struct metric *retried, *in_flight, *superseded, *taken_over;
+        struct metric *retried, *in_flight,
+            /* a reload's two lanes of one item share it */ *superseded, *taken_over;
         struct histogram *process_seconds, *end_to_end_seconds;
     } metrics;
 };
@@ -83,11 +87,15 @@ void lane_init(struct lane *lane, struct worker *worker, struct production *prod
 /* Claims no more; over once nothing of it is in hand and nobody's children are under way through it. */
 void lane_retire(struct lane *lane);
 bool lane_is_over(const struct lane *lane);
+/* Of one that is over: its handler's threads and children go. Called until they are gone (true), so that lane_done waits for nothing. */
+bool lane_leave(struct lane *lane);
 /* Ends what still runs. Of all lanes before the first lane_done, since what ends joins batches of others. */
 void lane_close(struct lane *lane);
 void lane_done(struct lane *lane);
 /* Looks for something to claim in a later loop turn. */
 void lane_pump(struct lane *lane);
+/* One of its `concurrency` is free: for itself, or for the lane that takes its place. */
+void lane_slot_is_free(struct lane *lane);
 /* Something waits, or may wait, in that partition. */
 void lane_wake(struct lane *lane, unsigned partition);
 /* May it claim? */
@@ -99,6 +107,8 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
 void lane_look_anew(struct lane *lane);
 /* fifo: it has partitions, if only to give them back. */
 bool lane_has_parts(const struct lane *lane);
+/* fifo: it gives all of them back, see below. */
+bool lane_leaves_parts(const struct lane *lane);
 /* fifo: gives all partitions back as soon as nothing of them runs; no more are taken. */
 void lane_disown(struct lane *lane);
 /* No claim or take-over is under way. */

@@ -1,9 +1,9 @@
 /* What a lane tells its queue, in batches: finish, retry, hand back, enqueue children, mirror dead letters, publish replies. A
  * batch becomes one call for each partition in it. While Redis is away batches wait; one that failed is repeated.
  *
- *   lane_batches_add ──▶ gathers ──▶ calls, one a partition ──went well──▶ each item's end
+ *   batcher_add ──▶ gathers ──▶ calls, one a partition ──went well──▶ each item's end
  *                           ▲                 │
- *                           └──── failed ─────┘   (what others can do instead is given up after some tries) */
+ *                           └──── failed ─────┘   (what others can do instead is given up after some tries; not for a lost link) */
 #include "lane_parts.h"
 
 #include "base/bug.h"
@@ -21,6 +21,8 @@ struct batch_run {
     struct lane *lane;
     enum lane_batch kind;
     unsigned calls;
+    bool failed;   /* one of them */
+    bool put_back; /* something of it is to be repeated */
 };
 
 /* One call. */
@@ -73,11 +75,12 @@ static unsigned partition_of(enum lane_batch kind, struct batch_item *item)
 /* ---- the end of a call ---- */
 
 /* Others can do it instead, so that a key of the wrong type or a full Redis does not stop the lane: the reconciler brings
- * children, the mirror of dead letters is only a mirror, a reply is in the store. */
-static bool given_up(const struct lane *lane, enum lane_batch kind)
+ * children that have rows, the mirror of dead letters is only a mirror, a reply is in the store. */
+static bool has_others(enum lane_batch kind, struct batch_item *item)
 {
-    bool has_others = kind == BATCH_BURY || kind == BATCH_REPLY || kind == BATCH_CHILDREN;
-    return has_others && lane->worker->queue_up && lane->failures[kind] >= TRIES_MAX;
+    if (kind == BATCH_CHILDREN)
+        return !child_of(item)->parent->unrecorded;
+    return kind == BATCH_BURY || kind == BATCH_REPLY;
 }
 
 static void end_item(struct publication *publication, struct batch_item *item)
@@ -113,29 +116,52 @@ static void end_item(struct publication *publication, struct batch_item *item)
     }
 }
 
+/* To be repeated, but for what is given up. */
+static void put_back(struct publication *publication)
+{
+    struct batch_run *run = publication->run;
+    bool gives_up = run->lane->worker->queue_up && run->lane->failures[run->kind] >= TRIES_MAX;
+    run->failed = true;
+    for (size_t i = publication->count; i-- > 0;) {
+        struct batch_item *item = publication->items[i];
+        if (gives_up && has_others(run->kind, item)) {
+            end_item(publication, item);
+        } else {
+            batcher_put_back(&run->lane->batches[run->kind], item);
+            run->put_back = true;
+        }
+    }
+}
+
+static void end_run(struct batch_run *run)
+{
+    struct lane *lane = run->lane;
+    struct batcher *batcher = &lane->batches[run->kind];
+    if (!run->failed)
+        lane->failures[run->kind] = 0;
+    if (run->put_back) {
+        batcher_hold(batcher, true);
+        lane->repeats[run->kind] = true;
+        loop_timer_set(&lane->again, AGAIN_MS);
+    }
+    batcher_done(batcher);
+    free(run);
+}
+
 static void on_done(void *arg, const struct err *err)
 {
     struct publication *publication = arg;
     struct batch_run *run = publication->run;
-    struct lane *lane = run->lane;
-    struct batcher *batcher = &lane->batches[run->kind];
-    worker_note(lane->worker, &lane->worker->publish_trouble, err);
-    unsigned *failures = &lane->failures[run->kind]; /* one, too, for a link that broke */
-    *failures = err->code == ERR_NONE ? 0 : *failures + 1;
-    if (err->code == ERR_NONE || given_up(lane, run->kind)) {
+    worker_note(run->lane->worker, &run->lane->worker->publish_trouble, err);
+    if (err->code == ERR_NONE) {
         for (size_t i = 0; i < publication->count; i++)
             end_item(publication, publication->items[i]);
     } else {
-        batcher_hold(batcher, true);
-        for (size_t i = publication->count; i-- > 0;)
-            batcher_put_back(batcher, publication->items[i]);
-        loop_timer_set(&lane->again, AGAIN_MS);
+        put_back(publication);
     }
     free(publication);
-    if (--run->calls == 0) {
-        batcher_done(batcher);
-        free(run);
-    }
+    if (--run->calls == 0)
+        end_run(run);
 }
 
 static void on_enqueued(void *arg, const struct err *err, int64_t depth)
@@ -208,8 +234,8 @@ static void submit(struct publication *publication)
                            publication);
         return;
     case BATCH_RETRY:
-        queue->ops->retry(queue, publication->name, publication->retries, count, on_done,
-                          publication);
+        queue->ops->retry(queue, publication->name, worker->id, publication->retries, count,
+                          on_done, publication);
         return;
     case BATCH_RETURN:
         queue->ops->hand_back(queue, publication->name, worker->id, publication->entry_pointers,
@@ -277,10 +303,21 @@ STARTER(BATCH_CHILDREN)
 STARTER(BATCH_BURY)
 STARTER(BATCH_REPLY)
 
+static void hold(struct lane *lane, bool held)
+{
+    for (size_t i = 0; i < BATCH_COUNT; i++) {
+        lane->repeats[i] = false;
+        batcher_hold(&lane->batches[i], held);
+    }
+}
+
+/* What failed did so with the link there: else we would have been told meanwhile. */
 static void on_again(void *arg)
 {
     struct lane *lane = arg;
-    lane_batches_hold(lane, !lane->worker->queue_up);
+    for (size_t i = 0; i < BATCH_COUNT; i++)
+        lane->failures[i] += lane->repeats[i];
+    hold(lane, !lane->worker->queue_up);
 }
 
 void lane_batches_init(struct lane *lane)
@@ -292,7 +329,7 @@ void lane_batches_init(struct lane *lane)
     for (size_t i = 0; i < BATCH_COUNT; i++)
         batcher_init(&lane->batches[i], lane->worker->loop, QUEUE_BATCH_MAX, STORE_BATCH_BYTES,
                      starters[i], lane);
-    lane_batches_hold(lane, true);
+    hold(lane, true);
     loop_timer_init(&lane->again, lane->worker->loop, on_again, lane);
 }
 
@@ -303,8 +340,7 @@ void lane_batches_done(struct lane *lane)
     loop_timer_done(&lane->again);
 }
 
-void lane_batches_hold(struct lane *lane, bool held)
+void lane_batches_link_changed(struct lane *lane)
 {
-    for (size_t i = 0; i < BATCH_COUNT; i++)
-        batcher_hold(&lane->batches[i], held);
+    hold(lane, !lane->worker->queue_up);
 }

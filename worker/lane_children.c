@@ -50,15 +50,6 @@ static const struct item *as_it_is_now(const struct claim *claim, const struct i
     return now ? now : target;
 }
 
-/* The store gets it with its parent's end; others only enter their queue. A large body needs the store, and so does what waits for its
- * queue to open or for its item to come back. */
-static bool is_logged(const struct claim *claim, const struct job_sent *sent)
-{
-    return !claim->unrecorded && (as_it_is_now(claim, sent->target)->persistence.wal_enabled ||
-                                  sent->body.len > MESSAGE_INLINE_MAX ||
-                                  !worker_has_queue(claim->lane->worker, sent->target->id));
-}
-
 static void fill_child(struct claim *claim, struct store_message *child, size_t ordinal,
                        struct slice chain)
 {
@@ -68,7 +59,7 @@ static void fill_child(struct claim *claim, struct store_message *child, size_t 
     *child = (struct store_message){
         .id = uuid_child(outcome->id, (uint32_t)outcome->run, 0, (uint32_t)ordinal),
         .parent = outcome->id,
-        .item = target->id,
+        .item = sent->target->id, /* the lane's production keeps it, whatever is in force by then */
         .pattern = (enum messaging_pattern)target->messaging_pattern,
         .direction = target->class->outbound ? DIRECTION_OUTBOUND : DIRECTION_INTERNAL,
         .priority = claim->entry->priority,
@@ -88,35 +79,44 @@ static void fill_child(struct claim *claim, struct store_message *child, size_t 
                              .parent = outcome->id,
                              .deadline_ms = outcome->run > 1 ? 0 : claim->meta.deadline_ms,
                              .chain = chain,
-                             .in_wal = is_logged(claim, sent),
+                             .in_wal = !claim->unrecorded,
                              .stored = sent->body.len > MESSAGE_INLINE_MAX},
               &meta);
     child->meta = arena_copy(&claim->job.arena, buffer_slice(&meta));
 }
 
-bool lane_make_children(struct claim *claim)
+/* Without rows nobody but this worker can bring them. */
+static int check_sent(const struct claim *claim, struct err *err)
 {
-    size_t count = claim->job.sent_count, logged = 0;
+    struct worker *worker = claim->lane->worker;
+    for (size_t i = 0; i < claim->job.sent_count; i++) {
+        const struct job_sent *sent = &claim->job.sent[i];
+        if (sent->body.len > MESSAGE_INLINE_MAX)
+            return err_set(
+                err, ERR_TOO_LARGE,
+                "a message that it sends is too large for an item without persistence");
+        if (!worker_route(worker, sent->target->id, worker->production->version))
+            return err_set(err, ERR_UNAVAILABLE, "it sends to %s, whose queue is not open",
+                           sent->target->id);
+    }
+    return 0;
+}
+
+bool lane_make_children(struct claim *claim, struct err *err)
+{
+    size_t count = claim->job.sent_count;
     if (count == 0)
         return true;
-    for (size_t i = 0; i < count; i++) {
-        if (claim->unrecorded && claim->job.sent[i].body.len > MESSAGE_INLINE_MAX)
-            return false;
-    }
+    if (claim->unrecorded && check_sent(claim, err))
+        return false;
     char longer[META_CHAIN_MAX];
     struct slice chain = slice_of(longer, job_longer_chain(&claim->job, longer));
     free(claim->children);
     claim->children = mem_array(count, sizeof(*claim->children));
-    for (size_t i = 0; i < count; i++) {
-        if (is_logged(claim, &claim->job.sent[i]))
-            fill_child(claim, &claim->children[logged++], i, chain);
-    }
-    claim->child_count = logged;
-    for (size_t i = 0; i < count; i++) {
-        if (!is_logged(claim, &claim->job.sent[i]))
-            fill_child(claim, &claim->children[claim->child_count++], i, chain);
-    }
+    for (size_t i = 0; i < count; i++)
+        fill_child(claim, &claim->children[i], i, chain);
+    claim->child_count = count;
     claim->outcome.children = claim->children;
-    claim->outcome.child_count = logged;
+    claim->outcome.child_count = claim->unrecorded ? 0 : count;
     return true;
 }

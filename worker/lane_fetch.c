@@ -42,8 +42,11 @@ static void on_body(void *arg, const struct err *err, struct body body, struct s
             memcpy(claim->fetched, body.ptr, body.len);
         claim->job.body = body_of(claim->fetched, body.len);
     }
-    if (err->code != ERR_NONE || worker->draining || (here && !claim->fetched))
+    bool failed = err->code != ERR_NONE || (here && !claim->fetched);
+    if (worker->draining || (failed && !claim->part))
         lane_return(claim);
+    else if (failed)
+        lane_fetch_again(claim);
     else
         lane_fetched(claim, found);
     lane_fetch_next(worker);
@@ -82,6 +85,11 @@ void lane_fetch_over(struct claim *claim)
     struct worker *worker = claim->lane->worker;
     if (claim->fetch_waits)
         TAILQ_REMOVE(&worker->fetch_waiting, claim, running);
+    claim->fetch_waits = false;
+    if (claim->fetched)
+        claim->job.body = claim->entry->body;
+    free(claim->fetched);
+    claim->fetched = NULL;
     if (!claim->fetch_bytes)
         return;
     give(claim, 0);

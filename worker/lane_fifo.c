@@ -3,7 +3,7 @@
  *   a partition:  owned ──store says another's──▶ lost ──nothing in hand──▶ freed
  *                   └──wanted elsewhere, drain──▶ leaving ──nothing in hand──▶ disowning ──▶ freed
  *
- * Looked-up claims stand in the line of their key, by seq. The head of a line runs when the one before it is through: when its handler
+ * Looked-up claims stand in the line of their key: by seq, or, where messages have no row before their end, by their place in the stream. The head of a line runs when the one before it is through: when its handler
  * has ended well, or, where it failed or its class has effects outside, when its end is recorded. A failed head keeps its line
  * and runs again in place. What is left of a lost partition settles nothing: its lease's token is another by then. How
  * claims come in is in fifo_cycle.c. */
@@ -17,9 +17,11 @@
 
 #include <stdlib.h>
 
-#define TURN_MAX 256u /* claims that one turn of the loop starts */
-/* A claim of an owner before may be carried out after ours: a command that the network held up. */
-#define INHERIT_SWEEPS 5
+#define TURN_MAX 256u      /* claims that one turn of the loop starts */
+#define FETCH_AGAIN_MS 500 /* after a large body that did not come */
+/* A partition is looked at in every tenth sweep. All that comes is told, so what is found then is rare: the signal was lost, a person
+ * added it, or a claim of an owner before was carried out after ours, since the network held it up. */
+#define SWEEPS 10
 
 /* ---- keys ---- */
 
@@ -71,11 +73,23 @@ static void settle_key(struct lane_key *key)
     }
 }
 
-/* By seq, behind its equals; what comes in order is there at once. */
+bool lane_is_logged(const struct lane *lane)
+{
+    return lane->item->persistence.wal_enabled;
+}
+
+static bool comes_before(const struct claim *a, const struct claim *b)
+{
+    return lane_is_logged(a->lane)
+               ? a->seq < b->seq
+               : queue_entry_id_compare(a->entry->entry_id, b->entry->entry_id) < 0;
+}
+
+/* Behind its equals; what comes in order is there at once. */
 static void insert_in_line(struct lane_key *key, struct claim *claim)
 {
     struct claim *before = TAILQ_LAST(&key->line, claim_line);
-    while (before && before->seq > claim->seq)
+    while (before && comes_before(claim, before))
         before = TAILQ_PREV(before, claim_line, in_line);
     if (before)
         TAILQ_INSERT_AFTER(&key->line, before, claim, in_line);
@@ -83,10 +97,11 @@ static void insert_in_line(struct lane_key *key, struct claim *claim)
         TAILQ_INSERT_HEAD(&key->line, claim, in_line);
 }
 
+/* By seq; those whose seq is not known yet come last. */
 static void insert_in_part(struct lane_part *part, struct claim *claim)
 {
     struct claim *before = TAILQ_LAST(&part->claims, claim_line);
-    while (before && before->seq > claim->seq)
+    while (before && (!before->seq || before->seq > claim->seq))
         before = TAILQ_PREV(before, claim_line, in_part);
     if (before)
         TAILQ_INSERT_AFTER(&part->claims, before, claim, in_part);
@@ -106,6 +121,7 @@ struct claim *lane_part_claim(struct lane_part *part, struct queue_claimed *clai
     TAILQ_INSERT_TAIL(&part->claims, claim, in_part);
     HASH_ADD(by_id, part->by_id, entry->id, sizeof(entry->id), claim);
     part->held++;
+    part->futile = false;
     return claim;
 }
 
@@ -129,10 +145,10 @@ void lane_line_up(struct claim *claim)
     }
     TAILQ_REMOVE(&part->claims, claim, in_part);
     insert_in_part(part, claim);
-    if (claim->seq > part->high_seq)
-        part->high_seq = claim->seq;
     if (claim->seq > part->top_seq)
         part->top_seq = claim->seq;
+    if (claim->seq > part->clear_seq)
+        lane_pump(claim->lane); /* adopted: the store knew nothing of it when it was asked */
     claim->key = find_key(part, claim->entry->key);
     insert_in_line(claim->key, claim);
     settle_key(claim->key);
@@ -154,13 +170,14 @@ void lane_turn_over(struct claim *claim)
 void lane_gap(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (!part || part->lost || part->leaving || !claim->lane->item->persistence.wal_enabled)
-        return; /* without rows nobody looks back, and no gate would open again */
+    if (!part)
+        return;
+    part->returning++;
+    if (!lane_is_logged(claim->lane))
+        return;
     part->look_back = true;
-    if (claim->seq && claim->seq <= part->high_seq)
-        part->high_seq = claim->seq - 1;
-    if (claim->seq && claim->seq < part->gate_seq)
-        part->gate_seq = claim->seq;
+    if (claim->seq && claim->seq <= part->clear_seq)
+        part->clear_seq = claim->seq - 1;
 }
 
 void lane_line_leave(struct claim *claim)
@@ -168,12 +185,15 @@ void lane_line_leave(struct claim *claim)
     struct lane_part *part = claim->part;
     if (!part)
         return;
-    if (claim->state == CLAIM_RETURNING)
-        part->woken = part->look_back = true; /* its entry is to be found again */
+    if (claim->state == CLAIM_RETURNING) {
+        part->returning--;
+        part->woken = true; /* its entry is to be found again */
+    }
     lane_turn_over(claim);
     TAILQ_REMOVE(&part->claims, claim, in_part);
     HASH_DELETE(by_id, part->by_id, claim);
     part->held--;
+    part->futile = false;
     claim->part = NULL;
     lane_part_settle(part);
 }
@@ -183,6 +203,8 @@ void lane_line_leave(struct claim *claim)
 static bool has_slot(const struct lane *lane)
 {
     size_t used = lane->running_count + lane->fetching;
+    if (!lane->executor || lane->executor->paused)
+        return false;
     return lane->immediate || used < (size_t)lane->item->concurrency;
 }
 
@@ -197,7 +219,7 @@ static void turn(void *arg)
             return;
         struct claim *claim = TAILQ_FIRST(&key->line);
         unrunnable(key);
-        if (claim->seq >= key->part->gate_seq || !lane_part_is_sure(key->part))
+        if (claim->seq > key->part->clear_seq || !lane_part_is_sure(key->part))
             continue; /* until the gate moves, the lease is renewed */
         TAILQ_REMOVE(&key->line, claim, in_line);
         key->busy = claim;
@@ -212,14 +234,26 @@ bool lane_part_is_sure(const struct lane_part *part)
     return clock_mono_us() < part->until_us;
 }
 
-void lane_part_gate(struct lane_part *part, int64_t seq)
+static void settle_keys(struct lane_part *part)
 {
     struct lane_key *key, *next;
-    part->gate_seq = seq;
     for (key = TAILQ_FIRST(&part->keys); key; key = next) {
         next = TAILQ_NEXT(key, in_part);
         settle_key(key);
     }
+}
+
+void lane_part_clear(struct lane_part *part, int64_t seq)
+{
+    bool moves_on = seq > part->clear_seq;
+    part->clear_seq = seq;
+    if (moves_on)
+        settle_keys(part);
+}
+
+bool lane_part_must_look(const struct lane_part *part)
+{
+    return part->look_back || part->top_seq > part->clear_seq;
 }
 
 /* To the head of its line, which it is. */
@@ -238,36 +272,56 @@ static void on_backoff_over(void *arg)
     stand_again(arg);
 }
 
+bool lane_may_start(const struct claim *claim)
+{
+    const struct lane_part *part = claim->part;
+    return !part || (!part->lost && lane_part_is_sure(part));
+}
+
 bool lane_stands_back(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (!part || (lane_part_is_sure(part) && !part->lost))
+    if (!part || (lane_may_start(claim) && !part->leaving))
         return false;
-    if (part->lost)
+    if (part->lost) {
         drop(claim);
-    else
+    } else if (part->leaving) {
+        lane_return(claim);
+    } else {
         stand_again(claim);
+        lane_fetch_over(claim);
+    }
     return true;
+}
+
+/* In front of its line; its large body does not wait with it, for that is room in a budget of the whole worker. */
+static void wait_for(struct claim *claim, int64_t delay_ms)
+{
+    claim_move(claim, CLAIM_WAITING);
+    if (claim->part->lost) {
+        drop(claim);
+    } else if (claim->part->leaving || !claim->key) {
+        lane_return(claim);
+    } else {
+        lane_fetch_over(claim);
+        claim_set_timer(claim, delay_ms, on_backoff_over);
+    }
+}
+
+void lane_fetch_again(struct claim *claim)
+{
+    wait_for(claim, FETCH_AGAIN_MS);
 }
 
 void lane_wait(struct claim *claim)
 {
     struct store_outcome *outcome = &claim->outcome;
-    claim_move(claim, CLAIM_WAITING);
-    if (claim->part->lost) {
-        drop(claim);
-        return;
-    }
-    if (claim->part->leaving || !claim->key) {
-        lane_return(claim);
-        return;
-    }
     outcome->attempt++;
     outcome->message = NULL;
     claim->unwritten = false;
     claim->settle_repeated = claim->timed_out = false;
     job_reset(&claim->job);
-    claim_set_timer(claim, outcome->due_ms - clock_wall_ms(), on_backoff_over);
+    wait_for(claim, outcome->due_ms - clock_wall_ms());
 }
 
 /* ---- partitions ---- */
@@ -351,12 +405,23 @@ static void let_idle_go(struct lane_part *part, void (*let_go)(struct claim *))
     part->in_cycle++; /* stays while its claims go */
     for (claim = TAILQ_FIRST(&part->claims); claim; claim = next) {
         next = TAILQ_NEXT(claim, in_part);
-        if (claim->state == CLAIM_READY || claim->state == CLAIM_WAITING) {
+        if (claim->state == CLAIM_READY || claim->state == CLAIM_WAITING || claim->fetch_waits) {
             claim_cancel_timer(claim);
             let_go(claim);
         }
     }
     part->in_cycle--;
+}
+
+/* What they do would be recorded by nobody, and is done once more elsewhere. */
+static void take_running_back(struct lane_part *part)
+{
+    struct claim *claim, *next;
+    for (claim = TAILQ_FIRST(&part->claims); claim; claim = next) {
+        next = TAILQ_NEXT(claim, in_part);
+        if (claim->state == CLAIM_RUNNING)
+            lane_take_back(claim);
+    }
 }
 
 static void lose(struct lane_part *part)
@@ -365,18 +430,16 @@ static void lose(struct lane_part *part)
              LOG_INT("partition", part->number));
     part->lost = true;
     leave_queue(part);
+    part->in_cycle++; /* stays while its claims go */
     let_idle_go(part, drop);
+    take_running_back(part);
+    part->in_cycle--;
     lane_part_settle(part);
 }
 
-void lane_refused_by_lease(struct claim *claim, int attempt)
+void lane_refused_by_lease(struct claim *claim)
 {
     struct lane_part *part = claim->part;
-    if (claim->outcome.end == STORE_RETRY && attempt > claim->outcome.attempt && !part->lost) {
-        claim->outcome.attempt = attempt - 1;
-        lane_wait(claim);
-        return;
-    }
     part->in_cycle++; /* stays while its claims go */
     if (!part->lost)
         lose(part); /* the store will say so */
@@ -400,7 +463,7 @@ static void keep(struct lane_part *part, int64_t until_us)
     bool was_sure = lane_part_is_sure(part);
     part->until_us = until_us;
     if (!was_sure)
-        lane_part_gate(part, part->gate_seq); /* what stands before it may run again */
+        settle_keys(part); /* what stands before the gate may run again */
 }
 
 static void gain(struct lane *lane, const struct store_owned *owned, int64_t until_us)
@@ -410,8 +473,9 @@ static void gain(struct lane *lane, const struct store_owned *owned, int64_t unt
     part->number = owned->partition;
     part->token = owned->token;
     part->until_us = until_us;
-    part->woken = part->inheriting = part->look_back = true;
-    part->gate_seq = INT64_MAX;
+    part->woken = part->inheriting = true;
+    part->look_back = lane_is_logged(lane);
+    part->clear_seq = part->look_back ? 0 : INT64_MAX;
     TAILQ_INIT(&part->claims);
     TAILQ_INIT(&part->keys);
     TAILQ_INSERT_TAIL(&lane->fifo->parts, part, link);
@@ -440,12 +504,13 @@ void lane_own(struct lane *lane, const struct store_owned *owned, size_t count, 
         const struct store_owned *ours = find_owned(owned, count, part);
         if (part->lost || part->disowning)
             continue;
-        if (!ours)
+        if (!ours) {
             lose(part);
-        else if (ours->wanted)
+            continue;
+        }
+        keep(part, until_us); /* what is in hand goes on until it has gone */
+        if (ours->wanted)
             leave(part);
-        else
-            keep(part, until_us);
     }
     for (size_t i = 0; i < count && !fifo->leaving; i++) {
         if (lane_part_find(lane, owned[i].partition))
@@ -465,14 +530,20 @@ void lane_look_anew(struct lane *lane)
         return;
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
-        part->look_back = true;
-        part->high_seq = part->whole_seq = 0;
+        part->look_back = lane_is_logged(lane);
+        part->clear_seq = part->look_back ? 0 : INT64_MAX;
+        part->whole_seq = 0;
     }
 }
 
 bool lane_has_parts(const struct lane *lane)
 {
     return lane->fifo && !TAILQ_EMPTY(&lane->fifo->parts);
+}
+
+bool lane_leaves_parts(const struct lane *lane)
+{
+    return lane->fifo && lane->fifo->leaving;
 }
 
 void lane_disown(struct lane *lane)
@@ -504,8 +575,22 @@ void lane_fifo_sweep(struct lane *lane)
     fifo->sweeps++;
     TAILQ_FOREACH(part, &fifo->parts, link)
     {
+        part->futile = false;
+        if (part->lost || (fifo->sweeps + part->number) % SWEEPS)
+            continue;
+        part->woken = part->inheriting = true;
+        lane_promote(lane, part->number);
+    }
+    lane_pump(lane);
+}
+
+void lane_fifo_wake_all(struct lane *lane)
+{
+    struct lane_part *part;
+    TAILQ_FOREACH(part, &lane->fifo->parts, link)
+    {
         part->woken = true;
-        part->inheriting |= (fifo->sweeps + part->number) % INHERIT_SWEEPS == 0;
+        part->futile = false;
     }
     lane_pump(lane);
 }
@@ -516,9 +601,10 @@ void lane_fifo_link_up(struct lane *lane)
     struct lane_part *part;
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
-        part->inheriting = part->look_back = true;
+        part->inheriting = true;
+        part->look_back = lane_is_logged(lane);
     }
-    lane_fifo_sweep(lane);
+    lane_fifo_wake_all(lane);
 }
 
 void lane_fifo_init(struct lane *lane)
@@ -526,6 +612,7 @@ void lane_fifo_init(struct lane *lane)
     lane->fifo = mem_alloc(sizeof(*lane->fifo));
     TAILQ_INIT(&lane->fifo->parts);
     TAILQ_INIT(&lane->fifo->runnable);
+    lane->fifo->sweeps = (unsigned)random_below(SWEEPS);
     loop_task_init(&lane->fifo->turn, lane->worker->loop, turn, lane);
 }
 

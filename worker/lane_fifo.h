@@ -12,7 +12,7 @@ struct lane_key {
     UT_hash_handle hh;                 /* in part->named; not of one without a name */
     TAILQ_ENTRY(lane_key) in_part;     /* in part->keys */
     TAILQ_ENTRY(lane_key) in_runnable; /* in fifo->runnable */
-    struct claim_line line;            /* READY, by seq */
+    struct claim_line line;            /* READY, in order */
     struct claim *busy; /* the one that runs, or whose commit or backoff is waited for */
     bool is_runnable;
     bool no_name;
@@ -34,12 +34,18 @@ struct lane_part {
     unsigned in_cycle; /* who borrows it just now: it is not freed */
     bool woken;        /* there is something to claim, or may be */
     bool inheriting;   /* what its owners before claimed is not all taken yet */
-    bool look_back;    /* the store is to be asked for earlier ones, though nothing was claimed */
-    int64_t high_seq;  /* of all that it had in hand; all up to here is in hand or has ended */
-    int64_t top_seq;   /* the highest that it ever had in hand */
-    int64_t whole_seq; /* no message with a seq up to here can still appear */
-    int64_t unheard_version; /* of the production: it waits until this process has heard of that */
-    int64_t gate_seq; /* from here on none runs: an earlier one may be missing. INT64_MAX: open */
+    bool
+        look_back; /* the store is to be asked for earlier ones: something changed since it was asked */
+    bool
+        futile; /* the last look brought nothing and let nothing go: the next one waits for something new */
+    size_t
+        returning; /* claims on their way back to the queue: until they are there nothing is claimed */
+    /* The gate. Nothing unfinished with a seq up to here is missing in hand, so these may run; what stands behind it waits for a look.
+     * Only a look moves it on (fifo_cycle.c), what goes back moves it down. INT64_MAX: without rows nobody looks. */
+    int64_t clear_seq;
+    int64_t top_seq;          /* the highest that it ever had in hand */
+    int64_t whole_seq;        /* no message with a seq up to here can still appear */
+    int64_t unheard_version;  /* of the production: it waits until this process has heard of that */
     struct claim_line claims; /* all in hand, by seq once it is known */
     size_t held;
     struct claim *by_id;
@@ -65,8 +71,12 @@ void fifo_cycle_free(struct fifo_cycle *cycle); /* NULL: nothing */
 /* lane_fifo.c */
 struct lane_part *lane_part_find(struct lane *lane, unsigned number);
 bool lane_part_is_sure(const struct lane_part *part);
-/* The gate moves to `seq`: what stands before it may run. */
-void lane_part_gate(struct lane_part *part, int64_t seq);
+/* A look is over: the gate is here. */
+void lane_part_clear(struct lane_part *part, int64_t seq);
+/* The store has to be asked: what is in hand, or was, stands behind the gate. */
+bool lane_part_must_look(const struct lane_part *part);
+/* Only messages that have a row before they are in the queue have their order by seq. All others have the stream's. */
+bool lane_is_logged(const struct lane *lane);
 /* A new claim of this part. */
 struct claim *lane_part_claim(struct lane_part *part, struct queue_claimed *claimed,
                               struct queue_entry *entry);

@@ -12,7 +12,11 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
                   void (*done)(struct lane *lane, size_t count));
 /* Runs a claim, or ends it when its time is over, it is malformed, or it has killed too many. */
 void lane_start(struct claim *claim);
+/* Nothing was recorded of it: asks the store why, and goes on with what was recorded before. */
+void lane_look_again(struct claim *claim);
 void lane_check_timeouts(void *lane);
+/* Asks its handler to give up: then it goes back to its queue. */
+void lane_take_back(struct claim *claim);
 /* The database refused the data of a good end (a child's, or the reply's): it becomes a dead letter. */
 void lane_refused(struct claim *claim);
 /* Makes claims of what came and looks them up; those that the lane holds already are left out. Returns how many. */
@@ -21,15 +25,15 @@ size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
 
 /* ---- lane_children.c ---- */
 
-/* What the job sent, as rows of the outcome and entries of queues. False: one is too large for a queue, and its parent keeps nothing in
- * the store. */
-bool lane_make_children(struct claim *claim);
+/* What the job sent, as rows of the outcome and entries of queues. A parent that the store knows nothing of has no rows, so each of its
+ * children must go into a queue now: false with `err` where one is too large for one, or (retryable) its queue is changing or removed. */
+bool lane_make_children(struct claim *claim, struct err *err);
 
 /* ---- lane_fetch.c: large bodies come from the store, within a budget of bytes for the whole worker ---- */
 
 /* lane_fetched follows. */
 void lane_fetch(struct claim *claim);
-/* The claim gives its part of the budget back. */
+/* The claim does without its body, or waits for none any more: its part of the budget is free. */
 void lane_fetch_over(struct claim *claim);
 /* Room in the budget, or the links changed: goes on with what waits; a drain gives it back to its queue. */
 void lane_fetch_next(struct worker *worker);
@@ -38,6 +42,8 @@ void lane_fetched(struct claim *claim, bool found);
 
 /* ---- lane.c ---- */
 
+/* Looks for delayed entries that are due. */
+void lane_promote(struct lane *lane, unsigned partition);
 /* A delayed entry falls due then. */
 void lane_promote_at(struct lane *lane, int64_t due_ms);
 
@@ -45,7 +51,8 @@ void lane_promote_at(struct lane *lane, int64_t due_ms);
 
 void lane_batches_init(struct lane *lane);
 void lane_batches_done(struct lane *lane);
-void lane_batches_hold(struct lane *lane, bool held);
+/* Redis came or went: what failed before may have failed for that. */
+void lane_batches_link_changed(struct lane *lane);
 
 /* ---- lane_publish.c ---- */
 
@@ -66,14 +73,18 @@ void lane_published(struct claim *claim);
 void lane_line_up(struct claim *claim);
 /* The next one of its key may run. Harmless for other claims and when said twice. */
 void lane_turn_over(struct claim *claim);
-/* Its large body came so late that the lease may be another's: it waits in its line, or is dropped. False: it may run. */
+/* Its large body came so late that the lease is given up, or may be another's: it goes back, waits in its line, or is dropped. False: it
+ * may run. */
 bool lane_stands_back(struct claim *claim);
+/* Its large body did not come: it keeps its place and tries again soon. */
+void lane_fetch_again(struct claim *claim);
+/* Its lease is sure. Also for claims of other lanes. */
+bool lane_may_start(const struct claim *claim);
 /* Its attempt failed and is recorded: it keeps its key and runs again when its backoff is over. */
 void lane_wait(struct claim *claim);
-/* Its settle was refused though it has no end: it was the repeat of a retry that is recorded, or the lease is lost. `attempt`: the one
- * that begins now. */
-void lane_refused_by_lease(struct claim *claim, int attempt);
-/* It goes back to its queue while its partition stays: nothing later of the partition runs before it is found again. */
+/* Its settle was refused, and not for what was recorded before: the lease is lost. */
+void lane_refused_by_lease(struct claim *claim);
+/* It goes back to its queue: nothing later of its partition runs before it is found again. */
 void lane_gap(struct claim *claim);
 /* It leaves the lane: its place in the line goes. */
 void lane_line_leave(struct claim *claim);
@@ -82,6 +93,8 @@ void lane_fifo_init(struct lane *lane);
 void lane_fifo_pump(struct lane *lane);
 void lane_fifo_wake(struct lane *lane, unsigned partition);
 /* Any partition may have something. */
+void lane_fifo_wake_all(struct lane *lane);
+/* Once a second: looks at some partitions, whether there is something that nobody said. */
 void lane_fifo_sweep(struct lane *lane);
 /* Redis is back: answers that the lost link owed may have been claims. */
 void lane_fifo_link_up(struct lane *lane);

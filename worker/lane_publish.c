@@ -30,6 +30,7 @@ void lane_return(struct claim *claim)
 {
     claim->lane->not_before_us = clock_mono_us() + RETURN_REST_US;
     claim_move(claim, CLAIM_RETURNING);
+    lane_fetch_over(claim);
     lane_gap(claim);
     lane_turn_over(claim);
     batcher_add(&claim->lane->batches[BATCH_RETURN], &claim->batch, 0);
@@ -37,13 +38,12 @@ void lane_return(struct claim *claim)
 
 /* ---- children ---- */
 
-static void publish_child(struct claim *claim, size_t at, const struct store_message *message,
-                          bool logged)
+static void publish_child(struct claim *claim, size_t at, const struct store_message *message)
 {
     struct worker *worker = claim->lane->worker;
-    struct lane *lane = worker_route(worker, message->item, message->version);
-    if (!lane && !logged)
-        lane = worker_lane(worker, message->item);
+    struct lane *lane = claim->unrecorded
+                            ? worker_last_route(worker, message->item, message->version)
+                            : worker_route(worker, message->item, message->version);
     if (!lane)
         return; /* it waits in the WAL: for its queue to open, or for its item to come back */
     struct claim_child *child = &claim->published[at];
@@ -64,7 +64,7 @@ static void publish_children(struct claim *claim)
 {
     claim->published = mem_array(claim->child_count, sizeof(*claim->published));
     for (size_t i = 0; i < claim->child_count; i++)
-        publish_child(claim, i, &claim->children[i], i < claim->outcome.child_count);
+        publish_child(claim, i, &claim->children[i]);
 }
 
 /* ---- replies ---- */
@@ -90,6 +90,14 @@ static void publish_reply(struct claim *claim, enum store_end end, struct slice 
                                         .ttl_ms = end == STORE_COMPLETED ? ttl_ms : 0};
     claim->unpublished++;
     batcher_add(&claim->lane->batches[BATCH_REPLY], &claim->reply_batch, reply.len);
+}
+
+/* ---- dead letters ---- */
+
+static void mirror(struct claim *claim)
+{
+    claim->unpublished++;
+    batcher_add(&claim->lane->batches[BATCH_BURY], &claim->batch, claim->entry->body.len);
 }
 
 /* ---- what was settled ---- */
@@ -128,10 +136,8 @@ static void publish(struct claim *claim)
     lane_turn_over(claim);
     claim->unpublished = 1; /* our own, so that it is not finished under our hands */
     publish_children(claim);
-    if (outcome->end == STORE_DEAD_LETTERED) {
-        claim->unpublished++;
-        batcher_add(&claim->lane->batches[BATCH_BURY], &claim->batch, claim->entry->body.len);
-    }
+    if (outcome->end == STORE_DEAD_LETTERED)
+        mirror(claim);
     if (wants_reply(claim, outcome->end))
         publish_reply(claim, outcome->end, outcome->reply_content_type, outcome->reply);
     lane_published(claim);
@@ -158,12 +164,8 @@ void lane_settled(struct claim *claim)
         lane_refused(claim);
     } else if (outcome->recorded) {
         lane_recorded(claim);
-    } else if (claim->part || (claim->settle_repeated && outcome->end != STORE_RETRY)) {
-        claim->settle_repeated = true;
-        claim_move(
-            claim,
-            CLAIM_LOOKING); /* it may have its end: by a try whose answer was lost, or another hand */
-        lane_look_up(claim->lane, &claim, 1, NULL);
+    } else if (claim->part || claim->settle_repeated) {
+        lane_look_again(claim);
     } else {
         lane_superseded(claim);
     }
@@ -189,24 +191,40 @@ static void on_ended_reply(void *arg, const struct err *err, struct body body,
     lane_published(claim);
 }
 
+/* It ended otherwise than well. */
+static void publish_bad_end(struct claim *claim, enum store_end end,
+                            const struct store_record *record)
+{
+    snprintf(claim->error, sizeof(claim->error), "%s", record->error ? record->error : "");
+    claim->outcome.attempt = record->attempts;
+    claim->outcome.finished_us = record->finished_us;
+    if (wants_reply(claim, end))
+        publish_reply(claim, end, slice_of(NULL, 0), slice_of(NULL, 0));
+    if (end == STORE_DEAD_LETTERED)
+        mirror(claim);
+}
+
+static enum store_end end_of(const struct store_record *record)
+{
+    enum store_end end = STORE_COMPLETED;
+    while (end < STORE_RETRY && strcmp(record->state, end_words[end]) != 0)
+        end++;
+    return end; /* STORE_RETRY: it was redriven meanwhile */
+}
+
 static void on_ended_found(void *arg, const struct err *err, const struct store_record *record)
 {
     struct claim *claim = arg;
     struct store *store = claim->lane->worker->store;
-    if (err->code != ERR_NONE || !record) {
-        lane_published(claim); /* who waits looks into the store by itself */
-        return;
-    }
-    if (strcmp(record->state, end_words[STORE_COMPLETED]) == 0) {
+    enum store_end end =
+        err->code == ERR_NONE && record ? end_of(record) : STORE_RETRY; /* not known */
+    if (end == STORE_COMPLETED && wants_reply(claim, end)) {
         store->ops->reply(store, claim->entry->id, on_ended_reply, claim);
-        return;
+    } else {
+        if (end != STORE_COMPLETED && end != STORE_RETRY)
+            publish_bad_end(claim, end, record);
+        lane_published(claim); /* where nothing was found, who waits looks into the store by itself */
     }
-    snprintf(claim->error, sizeof(claim->error), "%s", record->error ? record->error : "");
-    for (enum store_end end = STORE_DEAD_LETTERED; end <= STORE_CANCELLED; end++) {
-        if (strcmp(record->state, end_words[end]) == 0)
-            publish_reply(claim, end, slice_of(NULL, 0), slice_of(NULL, 0));
-    }
-    lane_published(claim);
 }
 
 /* Copies the row's bytes, which are the callback's. */
@@ -217,7 +235,7 @@ static void copy_child(struct claim *claim, size_t at, const struct store_messag
     message.meta = arena_copy(&claim->job.arena, row->meta);
     struct slice body = arena_copy(&claim->job.arena, body_slice(row->body));
     message.body = body_of(body.ptr, body.len);
-    publish_child(claim, at, &message, true);
+    publish_child(claim, at, &message);
 }
 
 static void publish_again(struct claim *claim, const struct store_unfinished *rows, size_t count)
@@ -234,7 +252,7 @@ static void publish_again(struct claim *claim, const struct store_unfinished *ro
             copy_child(claim, at++, &rows[i].message);
     }
     struct store *store = claim->lane->worker->store;
-    if (wants_reply(claim, STORE_COMPLETED))
+    if (wants_reply(claim, STORE_COMPLETED) || claim->settle_repeated || claim->entry->taken_over)
         store->ops->find(store, claim->entry->id, on_ended_found, claim);
     else
         lane_published(claim);
@@ -264,6 +282,8 @@ void lane_publish_ended(struct lane *lane, struct claim **claims, size_t count)
     for (size_t i = 0; i < count; i++) {
         batch->claims[i] = claims[i];
         batch->ids[i] = claims[i]->entry->id;
+        if (claims[i]->settle_repeated && claims[i]->outcome.end != STORE_RETRY)
+            count_end(claims[i]); /* by its own settle, as a rule, whose answer was lost */
     }
     lane->worker->store->ops->children(lane->worker->store, batch->ids, count, on_ended_children,
                                        batch);

@@ -23,6 +23,12 @@ static void start_or_line_up(struct claim *claim)
         lane_start(claim);
 }
 
+/* Where the log does not have all of an item's messages, their order is that of the stream. */
+static void set_seq(struct claim *claim, int64_t seq)
+{
+    claim->seq = claim->lane->item->persistence.wal_enabled ? seq : 0;
+}
+
 /* ---- a row of a message that the store does not have ---- */
 
 /* In the claim's memory, until its job is begun anew. */
@@ -129,18 +135,6 @@ void lane_refused(struct claim *claim)
     settler_add(&claim->lane->worker->settler, claim);
 }
 
-static void ended_well(struct claim *claim)
-{
-    claim->outcome.end = STORE_COMPLETED;
-    claim->outcome.error = NULL;
-    claim->outcome.reply = claim->job.reply;
-    claim->outcome.reply_content_type = claim->job.reply_content_type;
-    if (lane_make_children(claim))
-        settle(claim);
-    else
-        bury(claim, "a message that it sends is too large for an item without persistence");
-}
-
 /* Exponential, capped; half of it is random, so that what failed together does not return together. */
 static int64_t backoff_ms(const struct item *item, int attempt)
 {
@@ -195,13 +189,30 @@ static void failed(struct claim *claim, const struct err *error)
     retry_or_bury(claim, error_class_of(code) == ERROR_RETRY, (int)item->retry.max_attempts);
 }
 
+static void ended_well(struct claim *claim)
+{
+    struct err err;
+    claim->outcome.end = STORE_COMPLETED;
+    claim->outcome.error = NULL;
+    claim->outcome.reply = claim->job.reply;
+    claim->outcome.reply_content_type = claim->job.reply_content_type;
+    if (lane_make_children(claim, &err))
+        settle(claim);
+    else
+        failed(claim, &err);
+}
+
 void lane_job_ended(struct job *job, const struct err *error)
 {
     struct claim *claim = claim_of_job(job);
     struct lane *lane = claim->lane;
-    histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
-    metric_set(lane->metrics.in_flight, (double)(lane->running_count - 1));
+    metric_add(lane->metrics.in_flight, -1);
     claim_cancel_timer(claim);
+    if (job->unstarted) {
+        lane_return(claim);
+        return;
+    }
+    histogram_observe(lane->metrics.process_seconds, clock_mono_us() - claim->started_us);
     if (error)
         failed(claim, error);
     else
@@ -225,13 +236,18 @@ static void on_out_of_time(void *arg)
         cancel(claim, &claim->out_of_time);
 }
 
+static bool may_start(const struct job *job)
+{
+    return lane_may_start(claim_of_job((struct job *)job));
+}
+
 static void run(struct claim *claim)
 {
     struct lane *lane = claim->lane;
     claim_move(claim, CLAIM_RUNNING);
     claim->started_us = clock_mono_us();
     claim->outcome.started_us = clock_wall_us();
-    metric_set(lane->metrics.in_flight, (double)lane->running_count);
+    metric_add(lane->metrics.in_flight, 1);
     if (!lane->immediate && !loop_timer_pending(&lane->timeouts))
         loop_timer_set(&lane->timeouts, lane->item->timeout_ms);
     int64_t deadline_ms = deadline_of(claim);
@@ -241,6 +257,7 @@ static void run(struct claim *claim)
     claim->job.attempt = claim->outcome.attempt;
     claim->job.content_type = claim->meta.content_type;
     claim->job.chain = claim->meta.chain;
+    claim->job.may_start = may_start;
     lane->executor->ops->start(lane->executor, &claim->job);
 }
 
@@ -319,11 +336,13 @@ static void on_adopted(void *arg, const struct err *err)
     struct adoption *adoption = arg;
     for (size_t i = 0; i < adoption->count; i++) {
         struct claim *claim = adoption->claims[i];
-        claim->seq = adoption->rows[i]->seq;
+        set_seq(claim, adoption->rows[i]->seq);
         if (err->code != ERR_NONE)
             lane_return(claim); /* claimed again after a rest */
         else if (adoption->rows[i]->error != ERR_NONE)
             bury(claim, "the database refused the entry's data");
+        else if (claim->part && !adoption->rows[i]->seq)
+            lane_return(claim); /* it was there already: its seq is still to be asked for */
         else
             start_or_line_up(claim);
     }
@@ -393,22 +412,13 @@ static void on_looked_up(void *arg, const struct err *err)
     for (size_t i = 0; i < look_up->asked; i++) {
         struct claim *claim = look_up->claims[i];
         const struct store_claim *row = &look_up->rows[i];
-        if (!claim->settle_repeated) {
-            claim->outcome.run = row->run;
-            claim->outcome.attempt = row->attempt;
-            claim->seq = row->seq;
-        }
-        if (err->code != ERR_NONE && !claim->settle_repeated) {
+        claim->outcome.run = row->run;
+        claim->outcome.attempt = row->attempt;
+        set_seq(claim, row->seq);
+        if (err->code != ERR_NONE) {
             lane_return(claim);
-        } else if (err->code == ERR_NONE && row->ended) {
+        } else if (row->ended) {
             ended[ended_count++] = claim;
-        } else if (claim->settle_repeated && claim->part && err->code == ERR_NONE) {
-            lane_refused_by_lease(claim, row->attempt);
-        } else if (claim->settle_repeated && claim->part) { /* nothing later may run before it */
-            claim_move(claim, CLAIM_SETTLING);
-            settler_add(&lane->worker->settler, claim);
-        } else if (claim->settle_repeated) {
-            lane_superseded(claim);
         } else if (row->known) {
             claim->unwritten = false;
             start_or_line_up(claim);
@@ -437,8 +447,7 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
     look_up->count = count;
     for (size_t i = 0; i < count; i++) {
         struct claim *claim = claims[i];
-        if (!claim->settle_repeated)
-            read_meta(claim);
+        read_meta(claim);
         if (claim->unrecorded) {
             unrecorded[unrecorded_count++] = claim;
             continue;
@@ -446,7 +455,7 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
         look_up->claims[look_up->asked] = claim;
         look_up->rows[look_up->asked++] =
             (struct store_claim){.id = claim->entry->id,
-                                 .taken_over = claim->entry->taken_over && !claim->settle_repeated,
+                                 .taken_over = claim->entry->taken_over,
                                  .lease_token = claim->outcome.lease_token};
     }
     for (size_t i = 0; i < unrecorded_count; i++) {
@@ -459,6 +468,47 @@ void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
                                         look_up->asked, on_looked_up, look_up);
     else
         on_looked_up(look_up, &(const struct err){.code = ERR_NONE});
+}
+
+/* ---- the second look, after a settle that was refused ---- */
+
+struct second_look {
+    struct claim *claim;
+    struct store_claim row;
+};
+
+/* It was recorded by a try before, whose answer was lost; or another hand has the message. */
+static void on_looked_again(void *arg, const struct err *err)
+{
+    struct second_look *look = arg;
+    struct claim *claim = look->claim;
+    struct store_outcome *outcome = &claim->outcome;
+    const struct store_claim row = look->row;
+    free(look);
+    worker_note(claim->lane->worker, &claim->lane->worker->look_up_trouble, err);
+    if (err->code != ERR_NONE) {
+        claim_move(claim, CLAIM_SETTLING);
+        settler_add(&claim->lane->worker->settler, claim);
+    } else if (row.ended) {
+        lane_publish_ended(claim->lane, &claim, 1);
+    } else if (outcome->end == STORE_RETRY && row.attempt == outcome->attempt + 1) {
+        lane_recorded(claim);
+    } else if (claim->part) {
+        lane_refused_by_lease(claim);
+    } else {
+        lane_superseded(claim);
+    }
+}
+
+void lane_look_again(struct claim *claim)
+{
+    struct store *store = claim->lane->worker->store;
+    struct second_look *look = mem_alloc(sizeof(*look));
+    claim_move(claim, CLAIM_LOOKING);
+    look->claim = claim;
+    look->row = (struct store_claim){.id = claim->entry->id,
+                                     .lease_token = claim->outcome.lease_token};
+    store->ops->claim(store, claim->lane->worker->id, &look->row, 1, on_looked_again, look);
 }
 
 /* Walks over what the lane holds only for what came a second time: it is looked for when a process slept so long that it finds its
@@ -492,12 +542,17 @@ size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
 
 /* ---- drain ---- */
 
+void lane_take_back(struct claim *claim)
+{
+    if (!claim->handed_back)
+        cancel(claim, &claim->handed_back);
+}
+
 void lane_give_up(struct lane *lane)
 {
     struct claim *claim, *next;
     for (claim = TAILQ_FIRST(&lane->running); claim; claim = next) {
         next = TAILQ_NEXT(claim, running);
-        if (!claim->handed_back)
-            cancel(claim, &claim->handed_back);
+        lane_take_back(claim);
     }
 }

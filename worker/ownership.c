@@ -12,7 +12,7 @@
     500 /* for clocks that do not run alike, and for what lies between a look at one and a handler's start */
 #define RENEW_MS 1000
 
-/* One that retires keeps its leases while it holds something: what runs there is not to be refused for want of them. Of an item and
+/* One that retires, or drains, keeps its leases while it holds something: what runs there is not to be refused for want of them. Of an item and
  * pattern there is one lane at a time: the next one opens when the one before it is gone. */
 static bool has_share(const struct lane *lane)
 {
@@ -76,7 +76,8 @@ static void make_shares(struct ownership *ownership)
             ownership->shares[ownership->share_count++] =
                 (struct store_share){.item = mem_strdup(lane->item->id),
                                      .pattern = lane->name.pattern,
-                                     .partitions = (unsigned)lane->item->partitions};
+                                     .partitions = (unsigned)lane->item->partitions,
+                                     .leaves = lane_leaves_parts(lane)};
     }
 }
 
@@ -85,7 +86,7 @@ static void ask(void *arg)
     struct ownership *ownership = arg;
     struct worker *worker = ownership->worker;
     loop_timer_set(&ownership->timer, RENEW_MS);
-    if (ownership->asking || !worker->store_up || worker->draining)
+    if (ownership->asking || !worker->store_up || worker->leaving)
         return;
     bool had_some = ownership->share_count > 0;
     if (ownership->stale)

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "lane_parts.h"
+#include "ops/identity.h"
 #include "ops/program.h"
 
 #include <signal.h>
@@ -19,11 +20,6 @@
 #define GIVE_UP_MS 5000 /* after drain_timeout: to hand back and record what was given up */
 #define PORTS_TRIED 64
 
-bool worker_may_claim(const struct worker *worker)
-{
-    return worker->queue_up && worker->store_up && !worker->draining;
-}
-
 struct lane *worker_lane(struct worker *worker, const char *item_id)
 {
     const struct item *item = production_find(worker->production, slice_text(item_id));
@@ -32,11 +28,15 @@ struct lane *worker_lane(struct worker *worker, const char *item_id)
 
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version)
 {
+    bool joined = !worker->fleet || fleet_joined(worker->fleet);
+    return joined ? worker_last_route(worker, item_id, version) : NULL;
+}
+
+struct lane *worker_last_route(struct worker *worker, const char *item_id, int64_t version)
+{
     struct lane *lane;
     if (!worker->fleet)
         return worker_lane(worker, item_id);
-    if (!fleet_joined(worker->fleet))
-        return NULL; /* its queue may be another by now */
     const struct item *item = fleet_route(worker->fleet, item_id, version);
     if (item && item == production_find(worker->production, slice_text(item_id)))
         return worker->lanes[item->index];
@@ -47,11 +47,6 @@ struct lane *worker_route(struct worker *worker, const char *item_id, int64_t ve
             return lane;
     }
     return NULL;
-}
-
-bool worker_has_queue(const struct worker *worker, const char *item_id)
-{
-    return !worker->fleet || fleet_route(worker->fleet, item_id, worker->production->version);
 }
 
 static size_t held(const struct worker *worker)
@@ -98,21 +93,22 @@ static void links_changed(struct worker *worker)
     lane_fetch_next(worker);
 }
 
-/* A heartbeat or a farewell that failed: the next heartbeat comes soon, what is not said lapses. */
-static void on_told(void *arg, const struct err *err)
+static void on_beaten(void *arg, const struct err *err)
 {
-    (void)arg;
-    (void)err;
+    char *item_names = arg;
+    (void)err; /* the next one comes soon */
+    free(item_names);
 }
 
 static void beat(void *arg)
 {
     struct worker *worker = arg;
     loop_timer_set(&worker->heartbeat, HEARTBEAT_MS);
-    if (worker->queue_up && !worker->draining)
-        worker->queue->ops->heartbeat(worker->queue, worker->id, worker->host, getpid(),
-                                      worker->item_names, (int64_t)held(worker), HEARTBEAT_TTL_MS,
-                                      on_told, NULL);
+    if (!worker->queue_up || worker->draining)
+        return;
+    char *item_names = mem_strdup(worker->item_names); /* a reload makes others meanwhile */
+    worker->queue->ops->heartbeat(worker->queue, worker->id, worker->host, getpid(), item_names,
+                                  (int64_t)held(worker), HEARTBEAT_TTL_MS, on_beaten, item_names);
 }
 
 static void on_queue_up(void *arg, bool fresh)
@@ -178,6 +174,13 @@ static void on_fatal(void *arg, const struct err *err)
 
 /* ---- drain ---- */
 
+/* A farewell that failed: what is not said lapses. */
+static void on_told(void *arg, const struct err *err)
+{
+    (void)arg;
+    (void)err;
+}
+
 /* Leaves the idle workers and, where nothing is in hand, the groups. */
 static void leave(struct worker *worker)
 {
@@ -235,7 +238,8 @@ static void on_terminate(void *arg)
     worker->draining = true;
     health_drain(worker->health);
     reconciler_stop(worker->reconciler);
-    worker->drain_until_us = clock_mono_us() + worker->production->worker.drain_timeout_ms * 1000;
+    const struct production *section = fleet_section(worker->fleet, SECTION_WORKER);
+    worker->drain_until_us = clock_mono_us() + section->worker.drain_timeout_ms * 1000;
     loop_timer_cancel(&worker->heartbeat);
     leave(worker);
     struct lane *lane;
@@ -243,6 +247,7 @@ static void on_terminate(void *arg)
     {
         lane_disown(lane);
     }
+    ownership_refresh(&worker->ownership);
     lane_fetch_next(worker);
     loop_timer_set(&worker->drain_timer, 0);
 }
@@ -322,41 +327,35 @@ static void on_http(void *arg, struct http_request *request)
         http_answer_problem(request, 404, "there is nothing at this path", NULL, 0);
 }
 
-static void name_worker(struct worker *worker)
+static void tell_insecure(struct worker *worker, bool insecure)
 {
-    if (gethostname(worker->host, sizeof(worker->host)))
-        snprintf(worker->host, sizeof(worker->host), "unknown");
-    worker->host[sizeof(worker->host) - 1] = '\0';
-    for (char *c = worker->host; *c; c++) {
-        if (!((*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') || (*c >= '0' && *c <= '9') ||
-              *c == '-' || *c == '.'))
-            *c = '_';
-    }
-    snprintf(worker->id, sizeof(worker->id), "%s-%d-%04x", worker->host, (int)getpid(),
-             (unsigned)random_below(0x10000));
+    if (insecure && !worker->insecure)
+        health_warn_insecure(worker->health, "worker.listen");
+    else if (!insecure && worker->insecure)
+        health_clear(worker->health, "worker.listen");
+    worker->insecure = insecure;
 }
 
 /* Several workers on one machine: the next free port when the configured one is taken. */
 static int listen_http(struct worker *worker, struct err *err)
 {
-    struct http_server_options options = {.listen = worker->production->worker.listen,
-                                          .max_body = 4096,
-                                          .on_request = on_http,
-                                          .arg = worker};
-    if (http_server_start(worker->loop, &options, &worker->http, err) == 0)
-        return 0;
-    const char *colon = strrchr(options.listen, ':');
-    for (int i = 1; err->code == ERR_IO && colon && i < PORTS_TRIED; i++) {
-        char *next = mem_printf("%.*s:%d", (int)(colon - options.listen), options.listen,
-                                atoi(colon + 1) + i);
-        options.listen = next;
-        int failed = http_server_start(worker->loop, &options, &worker->http, err);
-        options.listen = worker->production->worker.listen;
-        free(next);
-        if (!failed)
-            return 0;
-    }
-    return -1;
+    const struct production *section = fleet_section(worker->fleet, SECTION_WORKER);
+    struct http_server_options options = {
+        .listen = section->worker.listen, .max_body = 4096, .on_request = on_http, .arg = worker};
+    if (http_door_open(&worker->http, worker->loop, worker->health, &options, PORTS_TRIED, err))
+        return -1;
+    tell_insecure(worker, section->worker.insecure);
+    return 0;
+}
+
+static void on_section(void *arg)
+{
+    struct worker *worker = arg;
+    const struct production *section = fleet_section(worker->fleet, SECTION_WORKER);
+    if (worker->draining)
+        return;
+    http_door_move(&worker->http, section->worker.listen);
+    tell_insecure(worker, section->worker.insecure);
 }
 
 static int check_items(const struct production *production, const char *list, struct err *err)
@@ -400,6 +399,7 @@ static void connect_links(struct worker *worker, const char *config)
                                                       .health = worker->health,
                                                       .metrics = worker->metrics,
                                                       .on_production = on_production,
+                                                      .on_section = on_section,
                                                       .on_joined = on_joined,
                                                       .is_settled = is_settled,
                                                       .on_shape = on_shape,
@@ -422,7 +422,8 @@ int worker_init(struct worker *worker, struct production *production, const char
     TAILQ_INIT(&worker->all_lanes);
     if (check_items(production, items, err))
         return -1;
-    name_worker(worker);
+    identity_host(worker->host);
+    identity_make("", worker->id);
     worker->loop = loop_new();
     worker->metrics = metrics_new();
     worker->health = health_new(worker->metrics);
@@ -447,11 +448,9 @@ int worker_init(struct worker *worker, struct production *production, const char
     ownership_init(&worker->ownership, worker);
     if (arrange_init(worker, err) || listen_http(worker, err))
         return -1;
-    if (production->worker.insecure)
-        health_warn_insecure(worker->health, "worker.listen");
     log_info("worker_started", LOG_WORD("worker", worker->id),
              LOG_WORD("items", worker->item_names),
-             LOG_INT("http_port", http_server_port(worker->http)));
+             LOG_INT("http_port", http_server_port(worker->http.server)));
     return 0;
 }
 
@@ -476,7 +475,8 @@ void worker_done(struct worker *worker)
     fleet_free(worker->fleet);
     settler_done(&worker->settler);
     ownership_done(&worker->ownership);
-    http_server_free(worker->http);
+    if (worker->http.wanted)
+        http_door_free(&worker->http);
     offload_free(worker->env.handler.offload);
     http_client_free(worker->env.handler.http);
     health_free(worker->health);

@@ -5,9 +5,10 @@
 #include "arrange.h"
 #include "lane.h"
 #include "link/http_client.h"
-#include "link/http_server.h"
 #include "offload.h"
 #include "ops/health.h"
+#include "ops/http_door.h"
+#include "ops/identity.h"
 #include "ops/metrics.h"
 #include "ownership.h"
 #include "settler.h"
@@ -18,8 +19,8 @@ struct worker {
     struct loop *loop;
     struct production *production; /* in force; a reference */
     const char *items;             /* --items; NULL: all */
-    char id[96];                   /* host-pid-random: the consumer's name in every group */
-    char host[64];
+    char id[IDENTITY_SIZE];        /* the consumer's name in every group */
+    char host[IDENTITY_HOST_SIZE];
     char *item_names; /* for the heartbeat */
     struct queue *queue;
     struct store *store;
@@ -29,7 +30,8 @@ struct worker {
     struct executor_env env;
     struct metrics *metrics;
     struct health *health;
-    struct http_server *http;
+    struct http_door http;
+    bool insecure;                /* was warned of: its listener is open to other machines */
     struct lane **lanes;          /* one for each item of the production, by index */
     TAILQ_HEAD(, lane) all_lanes; /* and those that are closing or retiring */
     struct loop_timer reap;
@@ -62,11 +64,9 @@ void worker_done(struct worker *worker);
 struct lane *worker_lane(struct worker *worker, const char *item_id);
 /* The lane whose queue a message belongs into that was accepted under `version`; NULL: it waits in the WAL, or belongs nowhere. */
 struct lane *worker_route(struct worker *worker, const char *item_id, int64_t version);
-/* Whether what is accepted now belongs into a queue now. */
-bool worker_has_queue(const struct worker *worker, const char *item_id);
+/* The same by what was heard of the fleet last, however long ago: for what worker_route was asked about in this turn of the loop. */
+struct lane *worker_last_route(struct worker *worker, const char *item_id, int64_t version);
 /* What keeps failing though its server is there shows in the log once, and in readiness until it goes well again. */
 void worker_note(struct worker *worker, struct worker_trouble *trouble, const struct err *err);
-/* May lanes claim? */
-bool worker_may_claim(const struct worker *worker);
 
 #endif

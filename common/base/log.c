@@ -7,6 +7,8 @@
 #include <strings.h>
 #include <unistd.h>
 
+#define WORD_MAX 2048 /* a longer one, such as a list of all items, is cut */
+
 static enum log_level least_level = LOG_INFO;
 static enum log_format line_format = LOG_LOGFMT;
 static const char *const level_words[] = {"debug", "info", "warn", "error"};
@@ -55,10 +57,14 @@ static void put_quoted(struct buffer *line, const char *word)
 
 static void put_value(struct buffer *line, const struct log_field *field)
 {
-    char text[UUID_TEXT_LEN + 1];
+    char text[UUID_TEXT_LEN + 1], cut[WORD_MAX];
     switch (field->kind) {
     case LOG_FIELD_WORD: {
         const char *word = field->word ? field->word : "";
+        if (strlen(word) >= sizeof(cut)) {
+            snprintf(cut, sizeof(cut), "%.*s...", (int)sizeof(cut) - 4, word);
+            word = cut;
+        }
         if (line_format == LOG_LOGFMT && is_plain(word))
             buffer_append_text(line, word);
         else

@@ -103,6 +103,15 @@ void mllp_reader_forget(struct mllp_reader *reader)
         buffer_done(&reader->held);
 }
 
+void mllp_reader_limit(struct mllp_reader *reader, size_t max_frame)
+{
+    if (reader->state == MLLP_BODY || reader->state >= MLLP_SPENT_LARGE)
+        return;
+    mllp_reader_release(reader);
+    reader->max_frame = max_frame;
+    reader->held.max = max_frame;
+}
+
 /* Skips to the VT. */
 static enum mllp_event feed_between(struct mllp_reader *reader, struct slice chunk, size_t *used)
 {

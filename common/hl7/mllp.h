@@ -64,6 +64,9 @@ struct mllp_reader {
 void mllp_reader_init(struct mllp_reader *reader, size_t max_frame);
 void mllp_reader_done(struct mllp_reader *reader);
 
+/* Another max_frame, from the next frame on; one that has begun keeps its own. */
+void mllp_reader_limit(struct mllp_reader *reader, size_t max_frame);
+
 /* Reads up to the next event. *ret_used is how many of the bytes it took, at least 1 when len is
  * not 0; call again with the others. */
 enum mllp_event mllp_reader_feed(struct mllp_reader *reader, const char *data, size_t len,

@@ -175,19 +175,13 @@ void batcher_done(struct batcher *batcher)
     wake(batcher);
 }
 
+bool batcher_idle(const struct batcher *batcher)
+{
+    return batcher->count == 0 && batcher->under_way == 0;
+}
+
 void batcher_hold(struct batcher *batcher, bool held)
 {
     batcher->held = held;
     wake(batcher);
-}
-
-struct batch_item *batcher_take(struct batcher *batcher)
-{
-    struct batch_group *group = TAILQ_FIRST(&batcher->groups);
-    if (!group)
-        return NULL;
-    struct batch_item *item = take_from(batcher, group);
-    if (!group->count)
-        TAILQ_REMOVE(&batcher->groups, group, link);
-    return item;
 }

@@ -60,9 +60,9 @@ void batcher_add_to(struct batcher *batcher, struct batch_group *group, struct b
 /* Puts an item back in front, to go with the next batch: for a batch that failed and may be repeated. */
 void batcher_put_back(struct batcher *batcher, struct batch_item *item);
 void batcher_done(struct batcher *batcher);
+/* Nothing waits, nothing is under way. */
+bool batcher_idle(const struct batcher *batcher);
 /* While held nothing starts. */
 void batcher_hold(struct batcher *batcher, bool held);
-/* Takes the first waiting item out; NULL when there is none. */
-struct batch_item *batcher_take(struct batcher *batcher);
 
 #endif

@@ -217,6 +217,33 @@ static struct http_server *server_new(struct loop *loop, const struct http_serve
     return server;
 }
 
+/* NULL with errno when it cannot listen there. */
+static struct evconnlistener *listen_at(struct http_server *server,
+                                        const struct sockaddr_storage *address, socklen_t len)
+{
+    struct evconnlistener *listener =
+        evconnlistener_new_bind(loop_base(server->loop), on_accept, server,
+                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
+                                HTTP_BACKLOG, (const struct sockaddr *)address, (int)len);
+    if (listener)
+        evconnlistener_set_error_cb(listener, on_accept_error);
+    return listener;
+}
+
+static void stop_listening(struct http_server *server)
+{
+    if (server->listener)
+        evconnlistener_free(server->listener);
+    server->listener = NULL;
+}
+
+static void listens(struct http_server *server, struct evconnlistener *listener)
+{
+    stop_listening(server);
+    server->listener = listener;
+    server->port = address_port_of_socket(evconnlistener_get_fd(listener));
+}
+
 int http_server_start(struct loop *loop, const struct http_server_options *options,
                       struct http_server **ret_server, struct err *err)
 {
@@ -226,19 +253,55 @@ int http_server_start(struct loop *loop, const struct http_server_options *optio
     if (address_parse(options->listen, &address, &len, err))
         return -1;
     struct http_server *server = server_new(loop, options);
-    server->listener =
-        evconnlistener_new_bind(loop_base(loop), on_accept, server,
-                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
-                                HTTP_BACKLOG, (struct sockaddr *)&address, (int)len);
-    if (!server->listener) {
+    struct evconnlistener *listener = listen_at(server, &address, len);
+    if (!listener) {
         err_set(err, ERR_IO, "cannot listen on %.100s: %s", options->listen, strerror(errno));
         http_server_free(server);
         return -1;
     }
-    evconnlistener_set_error_cb(server->listener, on_accept_error);
-    server->port = address_port_of_socket(evconnlistener_get_fd(server->listener));
+    listens(server, listener);
     *ret_server = server;
     return 0;
+}
+
+/* 127.0.0.1:8080 and 0.0.0.0:8080 cannot be listened on both: the one before is given up first, and taken again where the other cannot be
+ * had. */
+static struct evconnlistener *swap(struct http_server *server,
+                                   const struct sockaddr_storage *address, socklen_t len)
+{
+    struct sockaddr_storage before;
+    socklen_t before_len = sizeof(before);
+    if (!server->listener || getsockname(evconnlistener_get_fd(server->listener),
+                                         (struct sockaddr *)&before, &before_len))
+        return NULL;
+    stop_listening(server);
+    struct evconnlistener *listener = listen_at(server, address, len);
+    int code = errno;
+    if (!listener)
+        server->listener = listen_at(server, &before, before_len);
+    errno = code;
+    return listener;
+}
+
+int http_server_move(struct http_server *server, const char *listen, struct err *err)
+{
+    struct sockaddr_storage address;
+    socklen_t len;
+    if (address_parse(listen, &address, &len, err))
+        return -1;
+    struct evconnlistener *listener = listen_at(server, &address, len);
+    /* The port is at the same place in both families. */
+    if (!listener && ntohs(((struct sockaddr_in *)&address)->sin_port) == server->port)
+        listener = swap(server, &address, len);
+    if (!listener)
+        return err_set(err, ERR_IO, "cannot listen on %.100s: %s", listen, strerror(errno));
+    listens(server, listener);
+    return 0;
+}
+
+void http_server_set_max_body(struct http_server *server, size_t max_body)
+{
+    server->options.max_body = max_body;
 }
 
 uint16_t http_server_port(const struct http_server *server)
@@ -249,13 +312,6 @@ uint16_t http_server_port(const struct http_server *server)
 unsigned http_server_connections(const struct http_server *server)
 {
     return server->connections;
-}
-
-static void stop_listening(struct http_server *server)
-{
-    if (server->listener)
-        evconnlistener_free(server->listener);
-    server->listener = NULL;
 }
 
 void http_server_drain(struct http_server *server)

@@ -25,7 +25,8 @@ struct http_server_options {
     const char *listen;      /* "127.0.0.1:8080", "[::1]:0"; port 0 takes a free one */
     size_t max_body;         /* bytes; more is answered 413 */
     size_t max_head;         /* request line and headers; 0: 16 KiB; more is answered 431 */
-    size_t memory_budget;    /* bytes of all unfinished requests together; past it new bodies get 503; 0: 256 MiB */
+    size_t memory_budget;    /* bytes of all unfinished requests and unsent answers together; past it new bodies, and answers with a
+                              * large one, become 503; 0: 256 MiB */
     unsigned max_connections;/* 0: 20000; above it a connection is answered 503 and closed */
     int64_t read_timeout_ms; /* a whole request must arrive within it once its first byte did; 0: 30000; answered 408 */
     int64_t idle_timeout_ms; /* keep-alive without a request; 0: 75000 */
@@ -42,6 +43,11 @@ struct http_server_options {
 /* 0, or -1 with ERR_CONFIG for a bad address, ERR_IO when it cannot listen there. */
 int http_server_start(struct loop *loop, const struct http_server_options *options,
                       struct http_server **ret_server, struct err *err);
+/* Listens at another address from now on; open connections stay. The one before is given up once the new one is there, but where both
+ * are one port of this machine. 0, or -1 as at the start: it listens where it did. */
+int http_server_move(struct http_server *server, const char *listen, struct err *err);
+/* Of requests that begin from now on. */
+void http_server_set_max_body(struct http_server *server, size_t max_body);
 /* The port it listens on. */
 uint16_t http_server_port(const struct http_server *server);
 unsigned http_server_connections(const struct http_server *server);
@@ -73,7 +79,8 @@ struct http_header {
     const char *name;
     struct slice value; /* control bytes in it are replaced by blanks */
 };
-/* Copies what it is given; call exactly once for each request, also from inside on_request. */
+/* Copies what it is given; call exactly once for each request, also from inside on_request. A body of more than 8 KiB for which the
+ * memory budget has no room is not sent: the answer is 503 with Retry-After, and with the X-Correlation-ID of `headers`. */
 void http_answer(struct http_request *request, int status, const char *content_type, struct slice body,
                  const struct http_header *headers, size_t header_count);
 /* RFC 9457: {"type":"about:blank","title":…,"status":…,"detail":…} with application/problem+json. `correlation_id`

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "link/json_text.h"
 
+#include <stdio.h>
 #include <time.h>
 
 enum { MAX_HEADERS = 32, MAX_VALUE = 8192 };
@@ -84,12 +85,36 @@ struct slice http_answer_compose(struct http_server *server, const struct http_a
     return buffer_slice(out);
 }
 
+/* An error takes as much as a small body does. The request's own memory is free again by then. */
+static bool has_room(const struct http_server *server, const struct http_request *request,
+                     struct slice body)
+{
+    return body.len <= HTTP_PROBLEM_MAX ||
+           server->memory - request->charged + body.len <= server->options.memory_budget;
+}
+
+static void answer_no_room(struct http_request *request, const struct http_header *headers,
+                           size_t header_count)
+{
+    char id[128] = "";
+    for (size_t i = 0; i < header_count; i++) {
+        if (strcmp(headers[i].name, "X-Correlation-ID") == 0)
+            snprintf(id, sizeof(id), "%.*s", (int)headers[i].value.len, headers[i].value.ptr);
+    }
+    http_answer_problem(request, 503, "too many bytes of answers are unread; ask for it again",
+                        id[0] ? id : NULL, 1);
+}
+
 void http_answer(struct http_request *request, int status, const char *content_type,
                  struct slice body, const struct http_header *headers, size_t header_count)
 {
     struct http_conn *conn = request->conn;
     if (!conn) { /* nobody is there to read it */
         http_request_free(request);
+        return;
+    }
+    if (request->method != HTTP_METHOD_HEAD && !has_room(conn->server, request, body)) {
+        answer_no_room(request, headers, header_count);
         return;
     }
     struct http_answer_head head = {

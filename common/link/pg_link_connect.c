@@ -22,7 +22,8 @@ static bool login_refused(const char *sqlstate)
 
 /* ---- connecting --------------------------------------------- */
 
-/* The `options` keyword of the URL goes behind ours, so that the URL wins. NULL: the URL cannot be
+/* Whatever the database or the role has: statements that wait for a lock are to see what was committed meanwhile, so the isolation is
+ * pinned. The `options` keyword of the URL goes behind ours, so that the URL wins. NULL: the URL cannot be
  * read. */
 static char *session_options(const struct pg_link *link)
 {
@@ -36,6 +37,7 @@ static char *session_options(const struct pg_link *link)
     }
     char *text = mem_printf("-c statement_timeout=" STATEMENT_TIMEOUT
                             " -c idle_in_transaction_session_timeout=60s -c synchronous_commit=on"
+                            " -c default_transaction_isolation=read\\ committed"
                             " -c jit=off -c search_path=pg_catalog %s %s",
                             link->session ? link->session : "", own);
     PQconninfoFree(parsed);

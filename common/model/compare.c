@@ -1,4 +1,4 @@
-/* Owns what a reload asks of two productions: the same text, the same queue, what takes a restart. Pure. */
+/* Owns what a reload asks of two productions: the same text, the same queue, what takes a restart, the same section. Pure. */
 #include "base/uuid.h"
 #include "model/option.h"
 #include "model/production.h"
@@ -13,6 +13,12 @@ void production_hash(struct slice text, char ret[static PRODUCTION_HASH_SIZE])
 }
 
 /* ---- queues ---- */
+
+/* Its order is that of the rows, or of the stream where the WAL is off. */
+static bool same_log(const struct item *a, const struct item *b)
+{
+    return a->queue_type != QUEUE_FIFO || a->persistence.wal_enabled == b->persistence.wal_enabled;
+}
 
 /* Written differently, PID-3 and PID-3[1] are the same. */
 static bool same_path(const struct hl7_path *a, const struct hl7_path *b)
@@ -35,7 +41,8 @@ static bool same_order(const struct item *a, const struct item *b)
 bool item_same_queue(const struct item *a, const struct item *b)
 {
     return a->messaging_pattern == b->messaging_pattern && a->queue_type == b->queue_type &&
-           a->partitions == b->partitions && a->class == b->class && same_order(a, b);
+           a->partitions == b->partitions && a->class == b->class && same_log(a, b) &&
+           same_order(a, b);
 }
 
 /* ---- what takes a restart ---- */
@@ -51,15 +58,35 @@ static bool same_value(const struct option *option, const void *a, const void *b
     return option_equal(option, &of_a, &of_b);
 }
 
+void production_restart_keys(const struct production *running, const struct production *next,
+                             struct buffer *out)
+{
+    const char *separator = "";
+    for (size_t i = 0; i < option_count; i++) {
+        const struct option *option = &options[i];
+        if (option->scope != SCOPE_FILE || !option_restarts(option) || !is_value(option) ||
+            same_value(option, running, next))
+            continue;
+        buffer_printf(out, "%s%s", separator, option->path);
+        separator = ", ";
+    }
+}
+
+/* ---- sections ---- */
+
+const char *const production_section_words[SECTION_COUNT] = {
+    [SECTION_DISPATCHER] = "dispatcher",
+    [SECTION_WORKER] = "worker",
+};
+
 static bool same_listener(const struct mllp_listener *a, const struct mllp_listener *b)
 {
     for (size_t i = 0; i < option_count; i++) {
-        if (options[i].scope == SCOPE_LISTENER && option_restarts(&options[i]) &&
-            is_value(&options[i]) && !same_value(&options[i], a, b))
+        if (options[i].scope == SCOPE_LISTENER && is_value(&options[i]) &&
+            !same_value(&options[i], a, b))
             return false;
     }
-    return strcmp(a->item_id, b->item_id) == 0 ||
-           !option_restarts(option_find(SCOPE_LISTENER, SLICE_LITERAL("item")));
+    return strcmp(a->item_id, b->item_id) == 0;
 }
 
 static bool same_listeners(const struct production *a, const struct production *b)
@@ -73,22 +100,27 @@ static bool same_listeners(const struct production *a, const struct production *
     return true;
 }
 
-void production_restart_keys(const struct production *running, const struct production *next,
-                             struct buffer *out)
+static bool is_in(enum production_section section, const struct option *option)
 {
-    const char *separator = "";
+    const char *word = production_section_words[section];
+    size_t len = strlen(word);
+    return option->scope == SCOPE_FILE && strncmp(option->path, word, len) == 0 &&
+           option->path[len] == '.';
+}
+
+bool production_same_section(enum production_section section, const struct production *a,
+                             const struct production *b)
+{
     for (size_t i = 0; i < option_count; i++) {
-        const struct option *option = &options[i];
-        bool same = true;
-        if (option->scope != SCOPE_FILE || !option_restarts(option))
-            continue;
-        if (is_value(option))
-            same = same_value(option, running, next);
-        else if (strcmp(option->path, "dispatcher.mllp") == 0)
-            same = same_listeners(running, next);
-        if (same)
-            continue;
-        buffer_printf(out, "%s%s", separator, option->path);
-        separator = ", ";
+        if (is_in(section, &options[i]) && is_value(&options[i]) && !same_value(&options[i], a, b))
+            return false;
     }
+    return section != SECTION_DISPATCHER || same_listeners(a, b);
+}
+
+bool production_follows(enum production_section section, const struct production *mine,
+                        const struct production *before, const struct production *next)
+{
+    return production_same_section(section, mine, before) &&
+           next->since[section] <= before->version;
 }

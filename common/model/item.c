@@ -185,27 +185,35 @@ static void settle_order(struct item *item, const struct object *object)
         item->partitions = item->ordering_key ? 16 : 1;
 }
 
-static void settle_blocking(struct reader *reader, struct item *item, const struct object *object)
+void item_settle_pattern(struct item *item)
 {
     bool sync = item_pattern_is_sync(item->messaging_pattern);
-    size_t line = object_line(object, "blocking.enabled");
-    if (line && item->blocking.enabled && !sync && !object_bad(object, "messaging_pattern"))
-        diagnostics_warning(reader->out, line,
-                            "blocking.enabled has no effect with messaging_pattern %s",
-                            messaging_pattern_words[item->messaging_pattern]);
-    item->blocking.enabled = sync && (!line || item->blocking.enabled);
+    item->blocking.enabled = sync && !item->given.blocking_off;
+    if (!item->given.reply_ttl)
+        item->reply_ttl_ms = sync ? 60000 : 0;
 }
 
 /* A sender whose reply was published while its dispatcher was away finds it under the reply key or in the store. */
-static void settle_reply(struct reader *reader, struct item *item, const struct object *object)
+static void check_blocking(struct reader *reader, struct item *item, const struct object *object)
 {
-    size_t line = object_line(object, "reply_ttl");
-    if (!line)
-        item->reply_ttl_ms = item_pattern_is_sync(item->messaging_pattern) ? 60000 : 0;
+    bool sync = item_pattern_is_sync(item->messaging_pattern);
+    size_t line = object_line(object, "blocking.enabled");
+    if (line && !item->given.blocking_off && !sync && !object_bad(object, "messaging_pattern"))
+        diagnostics_warning(reader->out, line,
+                            "blocking.enabled has no effect with messaging_pattern %s",
+                            messaging_pattern_words[item->messaging_pattern]);
     if (item->blocking.enabled && item->reply_ttl_ms == 0 && !item->persistence.store_enabled)
         diagnostics_warning(
-            reader->out, line,
+            reader->out, object_line(object, "reply_ttl"),
             "reply_ttl 0 without the store: a sender that waits can miss its reply");
+}
+
+static void settle_reply(struct reader *reader, struct item *item, const struct object *object)
+{
+    item->given.blocking_off = object_line(object, "blocking.enabled") && !item->blocking.enabled;
+    item->given.reply_ttl = object_line(object, "reply_ttl") != 0;
+    item_settle_pattern(item);
+    check_blocking(reader, item, object);
 }
 
 /* Of the tree as it is written: keys, values, what is quoted. */
@@ -232,7 +240,6 @@ void item_read(struct reader *reader, struct item *item, const struct yaml_node 
         return;
     settle_persistence(item, &object);
     settle_order(item, &object);
-    settle_blocking(reader, item, &object);
     settle_reply(reader, item, &object);
     check_retry(reader, item, &object);
     check_priority(reader, &object);

@@ -9,7 +9,7 @@ bool item_pattern_is_sync(unsigned pattern)
     return pattern == PATTERN_SYNC_RELIABLE || pattern == PATTERN_CONCURRENT_SYNC;
 }
 
-bool item_is_sync(const struct item *item)
+bool item_senders_wait(const struct item *item)
 {
     return item->blocking.enabled;
 }

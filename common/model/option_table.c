@@ -60,7 +60,7 @@ const struct option options[] = {
      .fallback = "postgresql://hie@127.0.0.1:5432/hie", .url = URL_POSTGRES, .secret = true,
      .override = "HIE_POSTGRES_URL", .description = "Where PostgreSQL is, as a libpq connection URI."},
 
-    {SCOPE_FILE, OPTION_SECTION, "dispatcher", .restart = true, .description = "The dispatcher, the door for senders."},
+    {SCOPE_FILE, OPTION_SECTION, "dispatcher", .description = "The dispatcher, the door for senders."},
     {SCOPE_FILE, OPTION_SECTION, "dispatcher.http", .description = "Its HTTP listener."},
     {SCOPE_FILE, OPTION_ADDRESS, "dispatcher.http.listen", AT(production, dispatcher.http_listen),
      .fallback = "127.0.0.1:8080", .override = "HIE_HTTP_LISTEN",
@@ -81,7 +81,7 @@ const struct option options[] = {
     {SCOPE_FILE, OPTION_CUSTOM, "dispatcher.auth", .shape = "mapping", .note = "none", .unbuilt = true,
      .description = "Bearer tokens with roles and items."},
 
-    {SCOPE_FILE, OPTION_SECTION, "worker", .restart = true, .description = "The workers, which run the items."},
+    {SCOPE_FILE, OPTION_SECTION, "worker", .description = "The workers, which run the items."},
     {SCOPE_FILE, OPTION_ADDRESS, "worker.listen", AT(production, worker.listen), .fallback = "127.0.0.1:9090",
      .override = "HIE_WORKER_LISTEN", .description = "address:port of a worker's health checks and metrics. Port 0 takes a free one."},
     {SCOPE_FILE, OPTION_DURATION, "worker.drain_timeout", AT(production, worker.drain_timeout_ms), .fallback = "30000",

@@ -77,6 +77,9 @@ struct item {
         bool deadlock_detection;
         int64_t max_wait_time_ms;
     } blocking;
+    struct {
+        bool blocking_off, reply_ttl; /* the pattern does not decide */
+    } given;                          /* by the file */
     void *settings; /* of the class, typed by it (model/item_class.h); NULL where it has none */
     size_t line;    /* in the production file */
     unsigned index; /* place in production.items */
@@ -94,8 +97,15 @@ struct mllp_listener {
     bool insecure;
 };
 
+/* The parts of a file that are each process's own to begin with: where it listens, and how it ends. */
+enum production_section { SECTION_DISPATCHER, SECTION_WORKER, SECTION_COUNT };
+extern const char *const production_section_words[SECTION_COUNT];
+
 #define PRODUCTION_TEXT_MAX (4u * 1024u * 1024u) /* bytes of a file */
-#define PRODUCTION_HASH_SIZE 33u                 /* 32 hex digits and a NUL */
+#define PRODUCTION_PUBLISHED_MAX                                                                   \
+    (2u *                                                                                          \
+     PRODUCTION_TEXT_MAX) /* … and of a line for each of its items, which are fewer than that */
+#define PRODUCTION_HASH_SIZE 33u /* 32 hex digits and a NUL */
 
 struct production {
     char *name;
@@ -119,8 +129,9 @@ struct production {
     } worker;
     struct item *items;
     size_t item_count;
-    int64_t version;   /* as published for the fleet; 0: not published. Set by who applies it */
-    struct slice text; /* what it was parsed from, for child processes */
+    int64_t version; /* as published for the fleet; 0: not published. Set by who applies it */
+    int64_t since[SECTION_COUNT]; /* as published: where each section began (model/published.c) */
+    struct slice text;            /* what it was parsed from, for child processes */
     char hash[PRODUCTION_HASH_SIZE]; /* of it */
     struct item_entry *by_id;        /* for production_find */
     struct arena arena;  /* owns all of the above, but for what item_settings_done frees */
@@ -170,13 +181,23 @@ struct production *production_parse_published(struct slice text,
                                               struct diagnostics *ret_diagnostics);
 /* Appends the ids of the items of one such text whose queues are others in the next, or none, separated by commas. */
 void production_changed_queues(struct slice before, struct slice after, struct buffer *out);
+/* Appends the last line of such a text: which version each section goes back to. It counts for no hash: the same file is the same
+ * whoever publishes it. */
+void production_append_since(const int64_t since[static SECTION_COUNT], struct buffer *out);
 
 /* ---- two productions side by side, for a reload (model/compare.c) ---- */
 
 /* Messages accepted under one can be handled under the other: the same pattern, queue type, partitions, class and rule of order.
  * Else what was accepted under the old one is finished first. */
 bool item_same_queue(const struct item *a, const struct item *b);
-/* Appends the keys that `next` sets otherwise and that a reload leaves as they are, "redis.url, dispatcher.mllp"; nothing when there
+/* The section says the same in both, however it is written. */
+bool production_same_section(enum production_section section, const struct production *a,
+                             const struct production *b);
+/* A process that goes by `mine` follows the fleet from `before` to `next`, as published, in that section: it had what the fleet had, and so had who
+ * published. */
+bool production_follows(enum production_section section, const struct production *mine,
+                        const struct production *before, const struct production *next);
+/* Appends the keys that `next` sets otherwise and that a reload leaves as they are, "redis.url, postgres.url"; nothing when there
  * are none. */
 void production_restart_keys(const struct production *running, const struct production *next,
                              struct buffer *out);
@@ -195,7 +216,7 @@ void item_each_setting(const struct item *item, item_setting *each, void *arg);
 
 struct hl7_message;
 /* Its sender waits for the result, unless the request says otherwise: a sync pattern whose blocking is not off. */
-bool item_is_sync(const struct item *item);
+bool item_senders_wait(const struct item *item);
 bool item_pattern_is_sync(unsigned messaging_pattern);
 /* Messages without a key run side by side, in the order of their acceptance; in the reliable patterns they are of one key. */
 bool item_is_fair(const struct item *item);

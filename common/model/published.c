@@ -1,25 +1,54 @@
-/* Owns the published form of a production: the file's text, then a comment line for each item with what shapes its queue.
+/* Owns the published form of a production: the file's text, then a comment line for each item with what shapes its queue, and one for the
+ * sections.
  *
  *     #hie-queue <id> <messaging_pattern> <queue_type> <partitions> <class> [<ordering_key>]
+ *     #hie-since <version> <version>
+ *
+ * Such lines in a file, of a version that somebody exported and edited, are left out.
  *
  * Everything else is read by each process with its own environment. Whether two versions have the same queues is a matter of these
- * lines alone, so that it can be said of a text that does not parse here. */
+ * lines alone, so that it can be said of a text that does not parse here.
+ *
+ * The last line has a version for `dispatcher` and one for `worker`: where the section began that this one was made from, step by step. It is
+ * the text's own version where the publisher's section had been another than the fleet's (a dispatcher with a file of its own), else as in the
+ * version before; 0, or no such line: the fleet's first. */
 #include "model/production.h"
 
 #include "base/mem.h"
 #include "model/item_class.h"
+#include "model/reader.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 
 #define MARK "#hie-queue "
+#define SINCE_MARK "#hie-since "
+
+/* Takes a line off the text; its end is left out. */
+static struct slice take_line(struct slice *text)
+{
+    const char *end = memchr(text->ptr, '\n', text->len);
+    struct slice line = slice_of(text->ptr, end ? (size_t)(end - text->ptr) : text->len);
+    size_t used = line.len + (end != NULL);
+    *text = slice_of(text->ptr + used, text->len - used);
+    return line;
+}
+
+static bool begins_with(struct slice line, struct slice mark)
+{
+    return line.len >= mark.len && memcmp(line.ptr, mark.ptr, mark.len) == 0;
+}
 
 void production_publishable(const struct production *production, struct slice text,
                             struct buffer *out)
 {
-    buffer_append(out, text.ptr, text.len);
-    if (text.len && text.ptr[text.len - 1] != '\n')
+    while (text.len) {
+        struct slice line = take_line(&text);
+        if (begins_with(line, SLICE_LITERAL(MARK)) || begins_with(line, SLICE_LITERAL(SINCE_MARK)))
+            continue;
+        buffer_append(out, line.ptr, line.len);
         buffer_append_byte(out, '\n');
+    }
     for (size_t i = 0; i < production->item_count; i++) {
         const struct item *item = &production->items[i];
         char order[HL7_PATH_TEXT_SIZE] = ""; /* however it is spelt */
@@ -53,7 +82,7 @@ static bool find_word(struct slice text, const char *const *words, unsigned *ret
 }
 
 /* A line that is none of ours changes nothing. */
-static void take_line(struct production *production, struct slice line)
+static void follow_line(struct production *production, struct slice line)
 {
     struct item shape = {0};
     struct err err;
@@ -66,31 +95,50 @@ static void take_line(struct production *production, struct slice line)
         !slice_to_int(partitions, 1, 1024, &shape.partitions) ||
         (line.len && hl7_path_parse(line, &shape.ordering_path, &err)))
         return;
-    bool was_sync = item_pattern_is_sync(item->messaging_pattern);
-    bool is_sync = item_pattern_is_sync(shape.messaging_pattern);
     item->messaging_pattern = shape.messaging_pattern;
     item->queue_type = shape.queue_type;
     item->partitions = shape.partitions;
     item->ordering_path = shape.ordering_path;
     item->ordering_key = line.len ? arena_strdup(&production->arena, line) : NULL;
-    if (was_sync != is_sync)
-        item->blocking.enabled = is_sync;
+    item_settle_pattern(item);
 }
 
 /* The next of our lines, behind the mark; false when there is none. */
 static bool next_line(struct slice *text, struct slice *ret_line)
 {
     while (text->len) {
-        const char *end = memchr(text->ptr, '\n', text->len);
-        struct slice line = slice_of(text->ptr, end ? (size_t)(end - text->ptr) : text->len);
-        size_t mark = sizeof(MARK) - 1, used = line.len + (end != NULL);
-        *text = slice_of(text->ptr + used, text->len - used);
-        if (line.len > mark && memcmp(line.ptr, MARK, mark) == 0) {
-            *ret_line = slice_of(line.ptr + mark, line.len - mark);
+        struct slice line = take_line(text);
+        if (begins_with(line, SLICE_LITERAL(MARK))) {
+            *ret_line = slice_of(line.ptr + sizeof(MARK) - 1, line.len - (sizeof(MARK) - 1));
             return true;
         }
     }
     return false;
+}
+
+/* ---- sections ---- */
+
+void production_append_since(const int64_t since[static SECTION_COUNT], struct buffer *out)
+{
+    buffer_printf(out, SINCE_MARK "%" PRId64 " %" PRId64 "\n", since[SECTION_DISPATCHER],
+                  since[SECTION_WORKER]);
+}
+
+/* The hash is that of what stands before the last line. */
+static void take_since(struct production *production, struct slice text)
+{
+    size_t mark = sizeof(SINCE_MARK) - 1, len = text.len;
+    if (len == 0 || text.ptr[len - 1] != '\n')
+        return;
+    const char *end = memrchr(text.ptr, '\n', len - 1);
+    size_t start = end ? (size_t)(end - text.ptr) + 1 : 0;
+    struct slice line = slice_of(text.ptr + start, len - 1 - start);
+    if (line.len <= mark || memcmp(line.ptr, SINCE_MARK, mark) != 0)
+        return;
+    struct slice rest = slice_of(line.ptr + mark, line.len - mark);
+    for (int i = 0; i < SECTION_COUNT; i++)
+        slice_to_int(next_word(&rest), 0, INT64_MAX, &production->since[i]);
+    production_hash(slice_of(text.ptr, start), production->hash);
 }
 
 struct production *production_parse_published(struct slice text,
@@ -98,8 +146,11 @@ struct production *production_parse_published(struct slice text,
 {
     struct production *production = production_parse(text, ret_diagnostics);
     struct slice line;
-    while (production && next_line(&text, &line))
-        take_line(production, line);
+    if (!production)
+        return NULL;
+    take_since(production, text);
+    while (next_line(&text, &line))
+        follow_line(production, line);
     return production;
 }
 

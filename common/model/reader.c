@@ -53,11 +53,11 @@ bool scalar_read(struct reader *reader, const char *name, bool is_template,
         return false;
     }
     reader->replaced_bytes += scalar.replaced ? scalar.text.len : 0;
-    if (reader->replaced_bytes > YAML_BYTES_MAX) {
+    if (reader->replaced_bytes > PRODUCTION_TEXT_MAX) {
         diagnostics_error(
             reader->out, node->line,
             "`%s`: the values with environment variables are larger than %u bytes together", name,
-            YAML_BYTES_MAX);
+            PRODUCTION_TEXT_MAX);
         reader->replaced_bytes -= scalar.text.len;
         return false;
     }

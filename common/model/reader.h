@@ -77,6 +77,8 @@ void references_resolve(struct reader *reader);
 
 /* Reads one member of `items`. */
 void item_read(struct reader *reader, struct item *item, const struct yaml_node *node);
+/* What follows from the pattern where the file does not say it. */
+void item_settle_pattern(struct item *item);
 /* Reads class and settings of reader->item from the item's mapping. */
 void item_class_read(struct reader *reader, const struct yaml_node *map);
 /* Whose options the settings of that class are. */

@@ -277,7 +277,7 @@ static bool read_events(struct builder *b)
 struct yaml_node *yaml_tree_parse(struct slice bytes, struct arena *arena, struct diagnostics *out)
 {
     if (bytes.len > YAML_BYTES_MAX) {
-        diagnostics_error(out, 0, "the file is larger than %u bytes", YAML_BYTES_MAX);
+        diagnostics_error(out, 0, "the text is larger than %u bytes", YAML_BYTES_MAX);
         return NULL;
     }
     struct builder *b = mem_alloc(sizeof(*b));

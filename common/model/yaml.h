@@ -9,7 +9,7 @@
 #include "base/bytes.h"
 #include "model/diagnostics.h"
 
-#define YAML_BYTES_MAX PRODUCTION_TEXT_MAX
+#define YAML_BYTES_MAX PRODUCTION_PUBLISHED_MAX /* a file has its own, smaller bound */
 #define YAML_NODES_MAX 100000u
 #define YAML_DEPTH_MAX 32u
 

@@ -105,6 +105,7 @@ struct queue_depth {
     int64_t waiting, in_hand,
         delayed;          /* entries; waiting excludes those in hand; delayed: of all patterns */
     int64_t oldest_at_ms; /* accepted time of the oldest entry by its id; 0: none */
+    int64_t next_due_ms;  /* of the delayed */
 };
 typedef void queue_depth_done(void *arg, const struct err *err, const struct queue_depth *depth);
 /* flags[i] answers for ids[i]. */
@@ -134,7 +135,7 @@ struct queue_ops {
     void (*inherit)(struct queue *, struct queue_name, const char *consumer, size_t max,
                     queue_claim_done *done, void *arg);
     /* fifo, by the partition's owner: puts these into its hand, out of turn, from wherever they are; adds those that the queue lacks.
-     * The claim holds all of them: who pulls knows again what was in its hand before, and may hold what it does not know of. */
+     * The claim holds all of them, those too that were in its hand before: who pulls knows them again. */
     void (*pull)(struct queue *, struct queue_name, const char *consumer,
                  const struct queue_entry *entries, size_t count, queue_claim_done *done,
                  void *arg);
@@ -150,11 +151,11 @@ struct queue_ops {
     /* Removes ended entries. Already removed ones are success. */
     void (*finish)(struct queue *, struct queue_name, const struct queue_entry *const *entries,
                    size_t count, queue_done *done, void *arg);
-    /* Moves entries in hand to the delayed ones. */
-    void (*retry)(struct queue *, struct queue_name, const struct queue_retry *retries,
-                  size_t count, queue_done *done, void *arg);
-    /* Moves delayed entries that are due at now_ms back to the waiting ones; wakes idle workers. Serves all patterns of the item's
-     * partition. */
+    /* Moves entries in hand to the delayed ones. What another consumer has taken over stays with it. */
+    void (*retry)(struct queue *, struct queue_name, const char *consumer,
+                  const struct queue_retry *retries, size_t count, queue_done *done, void *arg);
+    /* Moves delayed entries that are due at now_ms back to the waiting ones; wakes idle workers. Whatever other patterns have in the
+     * item's partition, waiting or due, enters this queue: nobody claims it there any more. */
     void (*promote)(struct queue *, struct queue_name, int64_t now_ms, size_t max,
                     queue_promoted *done, void *arg);
     /* Mirrors dead letters (newest 1,000 an item). */
@@ -182,6 +183,9 @@ struct queue_ops {
     /* Which of these are in a worker's hand? */
     void (*held)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
                  queue_flags_done *done, void *arg);
+    /* Takes these out of the queue, for another one, but for those in a worker's hand. flags: it is not here any more. */
+    void (*withdraw)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
+                     queue_flags_done *done, void *arg);
     /* The heartbeat of a live worker: hash hie:worker:<id>, expires after ttl_ms. */
     void (*heartbeat)(struct queue *, const char *worker, const char *host, int64_t pid,
                       const char *items, int64_t in_hand, int64_t ttl_ms, queue_done *done,
@@ -196,6 +200,9 @@ struct queue_ops {
 struct queue {
     const struct queue_ops *ops;
 };
+
+/* Below 0: `a` stands before `b` in the stream. Of ids as Redis writes them. */
+int queue_entry_id_compare(const char *a, const char *b);
 
 void queue_claimed_ref(struct queue_claimed *claimed);
 /* Frees it with the last reference. */

@@ -41,7 +41,7 @@ struct queue_redis {
     bool known; /* the three below are of the last server that we greeted */
     char run_id[64], replication_id[64], epoch[64];
     struct queue_greeting *greeting; /* under way */
-    struct loop_timer epoch_timer;   /* the next look at the epoch key */
+    struct loop_timer epoch_timer;   /* the next look at the epoch key and the Functions */
 
     STAILQ_HEAD(op_list, op) deferred; /* to be completed from the loop */
     struct loop_task deferred_task;
@@ -161,7 +161,7 @@ void put_id(struct buffer *out, struct uuid id);
 /* ---- queue_redis_greeting.c ---- */
 size_t queue_redis_library_size(void);
 void queue_redis_build_load(const struct queue_redis *queue, const void *arg, struct buffer *out);
-/* Sends a greeting: `whole` for a connection that came up, else a look at the epoch key only. */
+/* Sends a greeting: `whole` for a connection that came up, else a look at the epoch key and the Functions. */
 void queue_redis_greet(struct queue_redis *queue, bool whole);
 void queue_redis_on_epoch_timer(void *arg);
 /* In queue_redis.c: the server is known, and whether it is another or empty; or it refuses for good. */

@@ -220,11 +220,12 @@ static void put_due(const struct queue_retry *retry, struct buffer *out)
 
 static void retry_build(const struct op *op, struct buffer *out)
 {
-    put_fcall(out, "hie1_retry", 4, 3 * op->count);
+    put_fcall(out, "hie1_retry", 4, 1 + 3 * op->count);
     put_stream(out, op->queue, op->name);
     put_index(out, op->queue, op->name);
     put_key(out, op->queue, op->name, "delayed", NULL);
     put_key(out, op->queue, op->name, "parked", NULL);
+    redis_put_text(out, op->consumer);
     for (size_t i = 0; i < op->count; i++) {
         redis_put_text(out, op->retries[i].entry_id);
         put_id(out, op->retries[i].id);
@@ -232,11 +233,12 @@ static void retry_build(const struct op *op, struct buffer *out)
     }
 }
 
-static void retry(struct queue *queue, struct queue_name name, const struct queue_retry *retries,
-                  size_t count, queue_done *done, void *arg)
+static void retry(struct queue *queue, struct queue_name name, const char *consumer,
+                  const struct queue_retry *retries, size_t count, queue_done *done, void *arg)
 {
     static const struct op_kind kind = {retry_size, retry_build, answer_done, NULL};
     struct op *op = op_new(queue, &kind, name, arg);
+    op->consumer = consumer;
     op->retries = retries;
     op->done = done;
     op_start_over(op, count);
@@ -246,7 +248,7 @@ static void retry(struct queue *queue, struct queue_name name, const struct queu
 
 static void promote_build(const struct op *op, struct buffer *out)
 {
-    put_fcall(out, "hie1_promote", 3 + 2 * PATTERN_COUNT, 2);
+    put_fcall(out, "hie1_promote", 3 + 2 * PATTERN_COUNT, 3);
     put_key(out, op->queue, op->name, "delayed", NULL);
     put_key(out, op->queue, op->name, "parked", NULL);
     put_key(out, op->queue, op->name, "idle", NULL);
@@ -258,6 +260,7 @@ static void promote_build(const struct op *op, struct buffer *out)
     }
     redis_put_int(out, op->promote.now_ms < 0 ? 0 : op->promote.now_ms);
     redis_put_int(out, (int64_t)op->promote.max);
+    redis_put_text(out, messaging_pattern_words[op->name.pattern]);
 }
 
 static bool promote_answer(struct op *op, const struct err *err, struct redis_reply *reply)
@@ -291,7 +294,8 @@ static bool depth_answer(struct op *op, const struct err *err, struct redis_repl
     const struct queue_depth depth = {.waiting = integer_at(reply, 0),
                                       .in_hand = integer_at(reply, 1),
                                       .delayed = integer_at(reply, 2),
-                                      .oldest_at_ms = integer_at(reply, 3)};
+                                      .oldest_at_ms = integer_at(reply, 3),
+                                      .next_due_ms = integer_at(reply, 4)};
     op->depth_done(op->arg, err, &depth);
     return true;
 }
@@ -304,6 +308,12 @@ static void depth(struct queue *queue, struct queue_name name, queue_depth_done 
     op_start_over(op, 1);
 }
 
+static void put_ids(const struct op *op, struct buffer *out)
+{
+    for (size_t i = 0; i < op->count; i++)
+        put_id(out, op->ids[i]);
+}
+
 static void missing_build(const struct op *op, struct buffer *out)
 {
     put_fcall(out, "hie1_missing", 4, op->count);
@@ -311,8 +321,7 @@ static void missing_build(const struct op *op, struct buffer *out)
     put_index(out, op->queue, op->name);
     put_key(out, op->queue, op->name, "parked", NULL);
     put_key(out, op->queue, op->name, "delayed", NULL);
-    for (size_t i = 0; i < op->count; i++)
-        put_id(out, op->ids[i]);
+    put_ids(op, out);
 }
 
 static bool flags_answer(struct op *op, const struct err *err, struct redis_reply *reply)
@@ -324,33 +333,52 @@ static bool flags_answer(struct op *op, const struct err *err, struct redis_repl
     return true;
 }
 
-static void missing(struct queue *queue, struct queue_name name, const struct uuid *ids,
-                    size_t count, queue_flags_done *done, void *arg)
-{
-    static const struct op_kind kind = {entry_ids_size, missing_build, flags_answer, NULL};
-    struct op *op = op_new(queue, &kind, name, arg);
-    op->ids = ids;
-    op->flags_done = done;
-    op_start_over(op, count);
-}
-
 static void held_build(const struct op *op, struct buffer *out)
 {
     put_fcall(out, "hie1_held", 2, op->count);
     put_stream(out, op->queue, op->name);
     put_index(out, op->queue, op->name);
-    for (size_t i = 0; i < op->count; i++)
-        put_id(out, op->ids[i]);
+    put_ids(op, out);
+}
+
+static void withdraw_build(const struct op *op, struct buffer *out)
+{
+    put_fcall(out, "hie1_withdraw", 4, op->count);
+    put_stream(out, op->queue, op->name);
+    put_index(out, op->queue, op->name);
+    put_key(out, op->queue, op->name, "delayed", NULL);
+    put_key(out, op->queue, op->name, "parked", NULL);
+    put_ids(op, out);
+}
+
+static void start_flags(struct queue *queue, const struct op_kind *kind, struct queue_name name,
+                        const struct uuid *ids, size_t count, queue_flags_done *done, void *arg)
+{
+    struct op *op = op_new(queue, kind, name, arg);
+    op->ids = ids;
+    op->flags_done = done;
+    op_start_over(op, count);
+}
+
+static void missing(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                    size_t count, queue_flags_done *done, void *arg)
+{
+    static const struct op_kind kind = {entry_ids_size, missing_build, flags_answer, NULL};
+    start_flags(queue, &kind, name, ids, count, done, arg);
 }
 
 static void held(struct queue *queue, struct queue_name name, const struct uuid *ids, size_t count,
                  queue_flags_done *done, void *arg)
 {
     static const struct op_kind kind = {entry_ids_size, held_build, flags_answer, NULL};
-    struct op *op = op_new(queue, &kind, name, arg);
-    op->ids = ids;
-    op->flags_done = done;
-    op_start_over(op, count);
+    start_flags(queue, &kind, name, ids, count, done, arg);
+}
+
+static void withdraw(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                     size_t count, queue_flags_done *done, void *arg)
+{
+    static const struct op_kind kind = {entry_ids_size, withdraw_build, flags_answer, NULL};
+    start_flags(queue, &kind, name, ids, count, done, arg);
 }
 
 const struct queue_ops queue_redis_ops = {
@@ -372,6 +400,7 @@ const struct queue_ops queue_redis_ops = {
     .depth = depth,
     .missing = missing,
     .held = held,
+    .withdraw = withdraw,
     .heartbeat = queue_redis_heartbeat,
     .leave = queue_redis_leave,
     .free = queue_redis_free,

@@ -1,6 +1,7 @@
 /* A link that comes up is greeted before operations go out: which server is it (run id, replication id), is our epoch key there,
  * does it have our Functions? An epoch key that is gone or another's means that the data is gone, also when the server
- * and the connection stayed (FLUSHALL): it is looked at every EPOCH_MS. */
+ * and the connection stayed (FLUSHALL); and a program of an earlier revision that started at the same moment may have put its Functions in
+ * the place of ours. Both are looked at every EPOCH_MS. */
 #include "base/embedded.h"
 #include "base/mem.h"
 #include "queue/queue_redis.h"
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 
 #define EPOCH_MS 2000
+#define LOADS_MAX 2u /* in a greeting; the next one goes on */
 
 /* ---- Functions ---- */
 
@@ -67,9 +69,10 @@ struct queue_greeting {
     struct queue_redis *queue;
     struct greeting_call calls[GREET_STEPS];
     unsigned unanswered;
-    bool whole; /* not only a look at the epoch key */
+    bool whole; /* not only a look at the epoch key and the Functions */
     char run_id[64], replication_id[64], epoch[64], offer[64];
     bool epoch_was_missing, needs_load;
+    unsigned loads;
     struct err err; /* ERR_NONE: well so far */
 };
 
@@ -199,8 +202,8 @@ void queue_redis_greet(struct queue_redis *queue, bool whole)
     if (whole) {
         greet_send(g, GREET_SERVER);
         greet_send(g, GREET_REPLICATION);
-        greet_send(g, GREET_REVISION);
     }
+    greet_send(g, GREET_REVISION);
     greet_send(g, GREET_EPOCH);
     if (g->unanswered == 0) {
         free(g); /* the link is going down, or has too much to write */
@@ -213,8 +216,11 @@ void queue_redis_greet(struct queue_redis *queue, bool whole)
 /* What the server lacked. */
 static void greet_give(struct queue_greeting *g)
 {
-    if (g->needs_load)
+    if (g->needs_load && g->loads < LOADS_MAX) {
+        g->loads++;
         greet_send(g, GREET_LOAD);
+        greet_send(g, GREET_REVISION); /* an older one may have been faster */
+    }
     g->needs_load = false;
     if (g->whole && g->epoch[0] == '\0' && !g->epoch_was_missing) {
         g->epoch_was_missing = true;

@@ -245,6 +245,7 @@ static void apply(struct fleet *fleet)
     fleet->coming = NULL;
     log_applied(fleet);
     fleet->options.on_production(fleet->options.arg);
+    fleet_sections_look(fleet, before);
     production_free(before);
 }
 
@@ -475,7 +476,7 @@ struct fleet *fleet_new(const struct fleet_options *options)
                       "1: this process's own file is not the version in force", NULL, 0);
     fleet->changing_metric =
         metrics_gauge(metrics, "hie_queues_changing", "Items whose queues are changing", NULL, 0);
-    buffer_init(&fleet->own_text, FLEET_TEXT_MAX);
+    buffer_init(&fleet->own_text, PRODUCTION_PUBLISHED_MAX);
     production_publishable(options->own, options->own->text, &fleet->own_text);
     production_hash(buffer_slice(&fleet->own_text), fleet->own_hash);
     fleet->first = (struct store_publication){.text = buffer_slice(&fleet->own_text),
@@ -483,6 +484,7 @@ struct fleet *fleet_new(const struct fleet_options *options)
                                               .by = options->id,
                                               .base = -1};
     loop_timer_init(&fleet->timer, options->loop, on_tick, fleet);
+    fleet_sections_init(fleet);
     fleet_reload_init(fleet);
     tell_readiness(fleet);
     return fleet;
@@ -511,6 +513,7 @@ struct fleet *fleet_free(struct fleet *fleet)
     loop_timer_done(&fleet->timer);
     fleet_reload_done_with(fleet);
     fleet_looks_free(fleet);
+    fleet_sections_done(fleet);
     end_asking(fleet);
     fleet_changes_free(&fleet->changes);
     production_free(fleet->current);

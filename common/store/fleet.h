@@ -46,6 +46,8 @@ struct fleet_options {
     /* Another production is in force: fleet_production. What was borrowed from the one before stays valid for those who have a
      * reference. on_shape follows for the items whose queues change. */
     void (*on_production)(void *arg);
+    /* Follows on_production where this process goes by another `dispatcher` or `worker` section: fleet_section. May be NULL. */
+    void (*on_section)(void *arg);
     /* Nothing is under way any more that was begun under the version before: it counts as applied from then on. */
     bool (*is_settled)(void *arg);
     /* It has joined: work may begin. May be NULL. */
@@ -74,6 +76,9 @@ void fleet_leave(struct fleet *fleet);
 
 /* The one in force; borrowed until on_production. */
 struct production *fleet_production(const struct fleet *fleet);
+/* By whose section of that kind this process goes: where it listens, how it ends. At its start its own file's, then as fleet_sections.c
+ * says. Borrowed until on_section; a reference keeps it. */
+struct production *fleet_section(const struct fleet *fleet, enum production_section section);
 struct fleet_shape fleet_shape(const struct fleet *fleet, const char *item_id);
 /* Where a message belongs that was accepted under `version`: an item of the production in force, or the one that is being finished.
  * NULL: it waits in the WAL, also for this process to hear of that version, or there is no such item. */
@@ -96,7 +101,7 @@ struct fleet_reloaded {
     const struct diagnostics *diagnostics; /* what it says */
     int64_t version;                       /* published by now, and as a rule in force here */
     bool changed;
-    struct slice restart_keys; /* changed keys that take a restart: "redis.url, worker.listen" */
+    struct slice restart_keys; /* changed keys that take a restart: "redis.url, postgres.url" */
 };
 typedef void fleet_reload_done(void *arg, const struct err *err,
                                const struct fleet_reloaded *result);

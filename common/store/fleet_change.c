@@ -1,10 +1,16 @@
-/* Looks whether what is older has ended in a queue that is closing: in the store; messages without rows are in the queue only. Each
- * process looks for itself; the store minds that no live one still has older ones to bring. */
+/* Looks whether what is older has ended in a queue that is closing: first in the store, from where the last look found something, and
+ * once more from the start before anything is closed; then in the queue itself, which may hold messages without rows. A look that
+ * took long is followed by a long pause. Each process looks for itself; the store minds that no live one still has older ones to
+ * bring. */
 #include "base/bug.h"
+#include "base/clock.h"
 #include "base/mem.h"
 #include "store/fleet_internal.h"
 
 #include <stdlib.h>
+
+#define LOOK_SHARE 10 /* looking takes at most about this part of the time */
+#define SOON_MS 5000  /* what is delayed for longer holds nothing up */
 
 static void free_look(struct fleet_look *look)
 {
@@ -19,97 +25,150 @@ void fleet_looks_free(struct fleet *fleet)
         free_look(LIST_FIRST(&fleet->looks));
 }
 
-static bool is_looking(const struct fleet *fleet, const char *id)
+static void end(struct fleet_look *look)
 {
-    const struct fleet_look *look;
-    LIST_FOREACH(look, &fleet->looks, link)
-    {
-        if (strcmp(look->id, id) == 0)
-            return true;
-    }
-    return false;
+    int64_t now = clock_mono_us();
+    look->asking = false;
+    look->next_us = now + (now - look->began_us) * LOOK_SHARE;
 }
 
 static void on_closed(void *arg, const struct err *err)
 {
     struct fleet_look *look = arg;
-    struct fleet *fleet = look->fleet;
-    free_look(look);
+    end(look);
     if (err->code == ERR_NONE)
-        fleet_hurry(fleet);
+        fleet_hurry(look->fleet);
 }
 
-static void ask(struct fleet_look *look, int64_t below);
-
-/* What was changed more than once is closed at one go where nothing came in between. */
-static void end_call(struct fleet_look *look)
+static void close_below(struct fleet_look *look, int64_t version)
 {
-    struct fleet *fleet = look->fleet;
-    struct store *store = fleet->options.store;
-    if (--look->calls > 0)
-        return;
-    if (look->unfinished && !look->went_on) {
-        free_look(look);
-    } else if (!look->went_on && look->last_version > look->version &&
-               fleet->all_applied >= look->last_version) {
-        look->went_on = true;
-        ask(look, look->last_version);
+    struct store *store = look->fleet->options.store;
+    store->ops->close_queue(store, look->id, version, on_closed, look);
+}
+
+/* ---- in the store ---- */
+
+static void ask_depths(struct fleet_look *look);
+static void on_older(void *arg, const struct err *err, int64_t seq);
+
+static void ask_rows(struct fleet_look *look)
+{
+    struct store *store = look->fleet->options.store;
+    store->ops->older(store, look->id, look->empty ? look->last_version : look->version,
+                      look->after_seq, on_older, look);
+}
+
+static void on_older(void *arg, const struct err *err, int64_t seq)
+{
+    struct fleet_look *look = arg;
+    if (look->empty) { /* what was changed more than once is closed at one go where nothing came in between */
+        close_below(look, err->code == ERR_NONE && !seq ? look->last_version : look->version);
+    } else if (err->code != ERR_NONE) {
+        end(look);
+    } else if (seq) {
+        look->after_seq = seq - 1;
+        end(look);
+    } else if (look->after_seq) {
+        look->after_seq = 0;
+        ask_rows(look);
     } else {
-        int64_t below = look->went_on && !look->unfinished ? look->last_version : look->version;
-        store->ops->close_queue(store, look->id, below, on_closed, look);
+        ask_depths(look);
     }
 }
 
-static void on_older(void *arg, const struct err *err, bool any)
+/* ---- in the queue ---- */
+
+static void end_call(struct fleet_look *look)
 {
-    struct fleet_look *look = arg;
-    look->unfinished |= err->code != ERR_NONE || any;
-    end_call(look);
+    if (--look->calls > 0)
+        return;
+    if (look->occupied) {
+        end(look);
+    } else if (look->last_version > look->version &&
+               look->fleet->all_applied >= look->last_version) {
+        look->empty = true;
+        ask_rows(look);
+    } else {
+        close_below(look, look->version);
+    }
 }
 
+/* Also of an item with a WAL: it may have had none, and direct producers' entries have rows only once they were claimed. */
 static void on_depth(void *arg, const struct err *err, const struct queue_depth *depth)
 {
     struct fleet_look *look = arg;
-    look->unfinished |=
-        err->code != ERR_NONE || depth->waiting + depth->in_hand + depth->delayed > 0;
+    look->occupied |= err->code != ERR_NONE || depth->waiting + depth->in_hand > 0 ||
+                      (depth->delayed > 0 && depth->next_due_ms < clock_wall_ms() + SOON_MS);
     end_call(look);
 }
 
-static void ask(struct fleet_look *look, int64_t below)
+static void ask_depths(struct fleet_look *look)
 {
     struct queue *queue = look->fleet->options.queue;
-    struct store *store = look->fleet->options.store;
-    bool has_rows = look->old->persistence.wal_enabled;
+    look->occupied = false;
     look->calls = 1; /* our own */
-    for (unsigned n = 0; !has_rows && n < (unsigned)look->old->partitions; n++) {
+    for (unsigned n = 0; n < (unsigned)look->old->partitions; n++) {
         look->calls++;
         queue->ops->depth(queue, queue_name_of(look->old, n), on_depth, look);
     }
-    look->calls++;
-    store->ops->older(store, look->id, below, on_older, look);
     end_call(look);
 }
 
-static void begin(struct fleet *fleet, const struct fleet_change *change)
+/* ---- which ones ---- */
+
+static bool is_of(const struct fleet_look *look, const struct fleet_change *change)
 {
-    struct fleet_look *look = mem_alloc(sizeof(*look));
+    return change && change->stage == FLEET_CLOSING && change->version == look->version;
+}
+
+static void drop_others(struct fleet *fleet)
+{
+    struct fleet_look *look, *next;
+    for (look = LIST_FIRST(&fleet->looks); look; look = next) {
+        next = LIST_NEXT(look, link);
+        if (!look->asking && !is_of(look, fleet_change_find(&fleet->changes, look->id)))
+            free_look(look);
+    }
+}
+
+static struct fleet_look *look_of(struct fleet *fleet, const struct fleet_change *change)
+{
+    struct fleet_look *look;
+    LIST_FOREACH(look, &fleet->looks, link)
+    {
+        if (strcmp(look->id, change->id) == 0)
+            return look;
+    }
+    look = mem_alloc(sizeof(*look));
     look->fleet = fleet;
     memcpy(look->id, change->id, sizeof(look->id));
     look->version = change->version;
-    look->last_version = change->last_version;
     look->old = change->old;
     look->old_production = production_ref(change->old_production);
     LIST_INSERT_HEAD(&fleet->looks, look, link);
-    ask(look, look->version);
+    return look;
+}
+
+static void begin(struct fleet_look *look, const struct fleet_change *change)
+{
+    look->asking = true;
+    look->empty = false;
+    look->last_version = change->last_version;
+    look->began_us = clock_mono_us();
+    ask_rows(look);
 }
 
 void fleet_look(struct fleet *fleet)
 {
     const struct fleet_change *change;
+    drop_others(fleet);
     TAILQ_FOREACH(change, &fleet->changes, link)
     {
-        if (change->stage == FLEET_CLOSING && change->old && fleet->queue_up &&
-            fleet->all_applied >= change->version && !is_looking(fleet, change->id))
-            begin(fleet, change);
+        if (change->stage != FLEET_CLOSING || !change->old || !fleet->queue_up ||
+            fleet->all_applied < change->version)
+            continue;
+        struct fleet_look *look = look_of(fleet, change);
+        if (!look->asking && is_of(look, change) && clock_mono_us() >= look->next_us)
+            begin(look, change);
     }
 }

@@ -1,4 +1,5 @@
-/* Inside of the fleet: fleet.c has the process's side, fleet_change.c the items whose queues change, fleet_reload.c what publishes. */
+/* Inside of the fleet: fleet.c has the process's side, fleet_change.c the items whose queues change, fleet_reload.c what publishes,
+ * fleet_sections.c by whose word this process listens. */
 #ifndef HIE_STORE_FLEET_INTERNAL_H
 #define HIE_STORE_FLEET_INTERNAL_H
 
@@ -6,9 +7,6 @@
 
 #include <stdio.h>
 #include <sys/queue.h>
-
-/* The file's text and a line for each item. */
-#define FLEET_TEXT_MAX (2u * PRODUCTION_TEXT_MAX)
 
 /* An item whose queue changes, as the store told it. */
 struct fleet_change {
@@ -22,7 +20,7 @@ struct fleet_change {
 };
 TAILQ_HEAD(fleet_changes, fleet_change);
 
-/* A look whether what is older has ended. */
+/* Looks whether what is older has ended, one after the other, while an item's queue is closing. */
 struct fleet_look {
     LIST_ENTRY(fleet_look) link;
     struct fleet *fleet;
@@ -30,9 +28,12 @@ struct fleet_look {
     int64_t version, last_version; /* what is asked about; the same: there is nothing more to ask */
     const struct item *old;
     struct production *old_production; /* a reference */
-    unsigned calls;                    /* under way */
-    bool unfinished;                   /* one of them found something, or failed */
-    bool went_on;                      /* nothing is below `version`: now below last_version */
+    bool asking;                       /* one is under way */
+    bool empty;                        /* nothing below `version` is left: now below last_version */
+    int64_t after_seq;         /* where the last one found something; 0: begin at the start */
+    unsigned calls;            /* about depths, under way */
+    bool occupied;             /* one of them found something, or failed */
+    int64_t began_us, next_us; /* monotonic */
 };
 
 struct fleet_reload_state {
@@ -41,6 +42,7 @@ struct fleet_reload_state {
     void *arg;
     struct store_publication publication;
     struct buffer text, changed, restart_keys;
+    size_t text_len; /* of the text, without its last line: which sections it has */
     char hash[PRODUCTION_HASH_SIZE];
     int64_t began_version;
     int64_t version;  /* published, and not yet in force here; 0: not published yet */
@@ -52,6 +54,8 @@ struct fleet {
     unsigned state;
     unsigned joins;             /* how often it has joined */
     struct production *current; /* a reference */
+    struct production
+        *sections[SECTION_COUNT]; /* whose sections this process goes by: references */
     bool queue_up, store_up;
     bool asking;                /* the store is: from a tick to what follows from its answer */
     int64_t asked_us, heard_us; /* monotonic: the last question, the last one that was answered */
@@ -89,5 +93,14 @@ void fleet_reload_init(struct fleet *fleet);
 void fleet_reload_done_with(struct fleet *fleet);
 /* Another version is in force, or some time went by. */
 void fleet_reload_look(struct fleet *fleet);
+
+/* ---- fleet_sections.c ---- */
+void fleet_sections_init(struct fleet *fleet);
+void fleet_sections_done(struct fleet *fleet);
+/* Another version is in force, or a reload found that this process's own file says what is. */
+void fleet_sections_look(struct fleet *fleet, const struct production *before);
+/* Appends what is said of the sections when this process publishes on top of that version. */
+void fleet_sections_append(const struct fleet *fleet, int64_t base, struct slice base_text,
+                           struct buffer *out);
 
 #endif

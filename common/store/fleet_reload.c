@@ -64,6 +64,8 @@ static void on_published(void *arg, const struct err *err, const struct store_pr
         reload->began_version = published->version;
     if (slice_is(published->hash, reload->hash)) {
         reload->version = published->version;
+        if (reload->version == fleet->current->version)
+            fleet_sections_look(fleet, fleet->current);
         fleet_reload_look(fleet);
         fleet_hurry(fleet);
     } else if (clock_mono_us() < reload->until_us) { /* its base was not the current one */
@@ -78,6 +80,8 @@ static void publish(struct fleet *fleet, int64_t base, struct slice base_text)
     struct fleet_reload_state *reload = &fleet->reload;
     struct store *store = fleet->options.store;
     buffer_clear(&reload->changed);
+    reload->text.len = reload->text_len;
+    fleet_sections_append(fleet, base, base_text, &reload->text);
     production_changed_queues(base_text, buffer_slice(&reload->text), &reload->changed);
     reload->publication = (struct store_publication){.text = buffer_slice(&reload->text),
                                                      .hash = slice_text(reload->hash),
@@ -99,6 +103,7 @@ static void publish_file(struct fleet *fleet, struct slice text)
     } else {
         buffer_clear(&reload->text);
         production_publishable(own, text, &reload->text);
+        reload->text_len = reload->text.len;
         production_hash(buffer_slice(&reload->text), reload->hash);
         memcpy(fleet->own_hash, reload->hash, sizeof(fleet->own_hash));
         buffer_clear(&reload->restart_keys);
@@ -151,8 +156,8 @@ void fleet_reload(struct fleet *fleet, fleet_reload_done *done, void *arg)
 void fleet_reload_init(struct fleet *fleet)
 {
     struct fleet_reload_state *reload = &fleet->reload;
-    buffer_init(&reload->text, FLEET_TEXT_MAX);
-    buffer_init(&reload->changed, FLEET_TEXT_MAX);
+    buffer_init(&reload->text, PRODUCTION_PUBLISHED_MAX);
+    buffer_init(&reload->changed, PRODUCTION_PUBLISHED_MAX);
     buffer_init(&reload->restart_keys, 1 << 16);
     loop_task_init(&reload->task, fleet->options.loop, read_file, fleet);
 }

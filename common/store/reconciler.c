@@ -21,6 +21,8 @@
 #define SIGHT_US 1000000 /* how often a round that is under way notes the top */
 #define MAINTAIN_US                                                                                \
     3600000000 /* how often the owner of the lease sees to the coming days' partitions */
+#define MAINTAIN_AGAIN_US 60000000      /* … after it failed; twice as long each time … */
+#define MAINTAIN_AGAIN_MAX_US 600000000 /* … up to this: it takes locks that writers queue behind */
 
 enum { RESTING, LEASING, READING, ASKING, FETCHING, MARKING, STATE_COUNT };
 static const char *const state_words[] = {"resting", "leasing",  "reading",
@@ -38,8 +40,6 @@ static const struct state_table states = {"reconciler", state_words, state_moves
 /* Rows of a page that go to one queue. */
 struct page_group {
     struct reconciler *reconciler;
-    bool
-        misfit; /* the queue is the one they were accepted for, by settings that are not the item's any more */
     size_t count;
     struct uuid ids[];
 };
@@ -63,10 +63,10 @@ struct reconciler {
     struct loop_timer timer;
     int64_t token;
     int64_t leased_at_us;
-    int64_t maintained_us; /* 0: never */
-    int64_t next_seq;      /* all up to here is done; between rounds where the last ended */
-    int64_t horizon;       /* rows with a higher seq are young */
-    int64_t top;           /* the highest seq that was seen */
+    int64_t maintain_after_us, maintain_again_us;
+    int64_t next_seq; /* all up to here is done; between rounds where the last ended */
+    int64_t horizon;  /* rows with a higher seq are young */
+    int64_t top;      /* the highest seq that was seen */
     struct sighting sightings[SIGHTINGS]; /* above the horizon, oldest first */
     size_t sighting_count;
     bool peeking; /* this round is past the horizon and looks for the top only */
@@ -207,9 +207,17 @@ static void call_ended(struct reconciler *reconciler, const struct err *err)
 struct enqueue_batch {
     struct reconciler *reconciler;
     struct arena arena;
+    struct queue_name name;
+    struct uuid ids[RECONCILER_PAGE_ROWS]; /* of misfits */
     size_t count;
     struct queue_entry entries[];
 };
+
+static void free_batch(struct enqueue_batch *batch)
+{
+    arena_done(&batch->arena);
+    free(batch);
+}
 
 static void on_enqueued(void *arg, const struct err *err, int64_t depth)
 {
@@ -218,9 +226,42 @@ static void on_enqueued(void *arg, const struct err *err, int64_t depth)
     (void)depth;
     if (err->code == ERR_NONE)
         metric_add(reconciler->enqueued, (int64_t)batch->count);
-    arena_done(&batch->arena);
-    free(batch);
+    free_batch(batch);
     call_ended(reconciler, err);
+}
+
+static void enqueue_batch(struct enqueue_batch *batch)
+{
+    struct queue *queue = batch->reconciler->queue;
+    queue->ops->enqueue(queue, batch->name, batch->entries, batch->count, on_enqueued, batch);
+}
+
+/* Of those that a worker holds where they were, it makes an end there. */
+static void on_withdrawn(void *arg, const struct err *err, const bool *flags)
+{
+    struct enqueue_batch *batch = arg;
+    struct reconciler *reconciler = batch->reconciler;
+    size_t count = 0;
+    for (size_t i = 0; err->code == ERR_NONE && i < batch->count; i++) {
+        if (flags[i])
+            batch->entries[count++] = batch->entries[i];
+    }
+    batch->count = count;
+    if (count) {
+        enqueue_batch(batch);
+        return;
+    }
+    free_batch(batch);
+    call_ended(reconciler, err);
+}
+
+/* A misfit leaves the queue that it was accepted for first: it may be delayed there, and would be run twice. */
+static void withdraw_batch(struct enqueue_batch *batch, struct queue_name from)
+{
+    struct queue *queue = batch->reconciler->queue;
+    for (size_t i = 0; i < batch->count; i++)
+        batch->ids[i] = batch->entries[i].id;
+    queue->ops->withdraw(queue, from, batch->ids, batch->count, on_withdrawn, batch);
 }
 
 static void add_row(struct enqueue_batch *batch, const struct store_message *message)
@@ -246,6 +287,7 @@ static void enqueue_rows(struct reconciler *reconciler, const struct store_unfin
         batches[i] =
             mem_alloc(sizeof(*batches[i]) + split->queues[i].rows * sizeof(batches[i]->entries[0]));
         batches[i]->reconciler = reconciler;
+        batches[i]->name = split->queues[i].name;
         arena_init(&batches[i]->arena);
     }
     for (size_t i = 0; i < count; i++) {
@@ -253,10 +295,12 @@ static void enqueue_rows(struct reconciler *reconciler, const struct store_unfin
             add_row(batches[split->of[i]], &rows[i].message);
     }
     reconciler->calls += (unsigned)split->count;
-    for (size_t i = 0; i < split->count; i++)
-        reconciler->queue->ops->enqueue(reconciler->queue, split->queues[i].name,
-                                        batches[i]->entries, batches[i]->count, on_enqueued,
-                                        batches[i]);
+    for (size_t i = 0; i < split->count; i++) {
+        if (split->queues[i].misfit)
+            withdraw_batch(batches[i], split->queues[i].from);
+        else
+            enqueue_batch(batches[i]);
+    }
 }
 
 static void on_fetched(void *arg, const struct err *err, const struct store_unfinished *rows,
@@ -284,25 +328,30 @@ static void fetch(struct reconciler *reconciler)
 
 /* ---- asking ---- */
 
-/* Of those that fit: is it missing? Of a misfit: is it in a worker's hand, who then finishes it? */
-static void on_flags(void *arg, const struct err *err, const bool *flags)
+static void on_missing(void *arg, const struct err *err, const bool *flags)
 {
     struct page_group *group = arg;
     struct reconciler *reconciler = group->reconciler;
     for (size_t i = 0; err->code == ERR_NONE && i < group->count; i++) {
-        if (flags[i] != group->misfit)
+        if (flags[i])
             reconciler->lacking[reconciler->lacking_count++] = group->ids[i];
     }
     free(group);
     call_ended(reconciler, err);
 }
 
-/* Splits a page and asks each queue. */
+static void note_misfits(struct page_group *group)
+{
+    bool all[RECONCILER_PAGE_ROWS];
+    memset(all, true, sizeof(all));
+    on_missing(group, &(const struct err){.code = ERR_NONE}, all);
+}
+
+/* Splits a page and asks each queue. Where misfits are is seen once they are whole. */
 static void ask(struct reconciler *reconciler, const struct store_unfinished *rows, size_t count)
 {
     struct reconciler_split *split = &reconciler->split;
     struct page_group *groups[RECONCILER_PAGE_ROWS];
-    const struct queue_ops *ops = reconciler->queue->ops;
     reconciler->lacking_count = 0;
     state_move(&states, &reconciler->state, ASKING);
     reconciler_split(split, &reconciler->route, rows, count, false);
@@ -310,7 +359,6 @@ static void ask(struct reconciler *reconciler, const struct store_unfinished *ro
         groups[i] =
             mem_alloc(sizeof(*groups[i]) + split->queues[i].rows * sizeof(groups[i]->ids[0]));
         groups[i]->reconciler = reconciler;
-        groups[i]->misfit = split->queues[i].misfit;
     }
     for (size_t i = 0; i < count; i++) {
         if (split->of[i] != RECONCILER_NO_QUEUE) {
@@ -320,10 +368,14 @@ static void ask(struct reconciler *reconciler, const struct store_unfinished *ro
     }
     /* One more, our own, so that the page does not end while it is being asked about. */
     reconciler->calls = (unsigned)split->count + 1;
-    for (size_t i = 0; i < split->count; i++)
-        (split->queues[i].misfit ? ops->held : ops->missing)(reconciler->queue,
-                                                             split->queues[i].name, groups[i]->ids,
-                                                             groups[i]->count, on_flags, groups[i]);
+    for (size_t i = 0; i < split->count; i++) {
+        const struct reconciler_queue *queue = &split->queues[i];
+        if (queue->misfit)
+            note_misfits(groups[i]);
+        else
+            reconciler->queue->ops->missing(reconciler->queue, queue->name, groups[i]->ids,
+                                            groups[i]->count, on_missing, groups[i]);
+    }
     call_ended(reconciler, &(const struct err){.code = ERR_NONE});
 }
 
@@ -387,16 +439,22 @@ static void read_page(struct reconciler *reconciler)
 static void on_maintained(void *arg, const struct err *err)
 {
     struct reconciler *reconciler = arg;
-    if (err->code != ERR_NONE)
-        reconciler->maintained_us = 0; /* again in the next round */
+    int64_t again = reconciler->maintain_again_us;
+    if (err->code == ERR_NONE) {
+        reconciler->maintain_again_us = 0;
+        return;
+    }
+    again = again ? again * 2 : MAINTAIN_AGAIN_US;
+    reconciler->maintain_again_us = again < MAINTAIN_AGAIN_MAX_US ? again : MAINTAIN_AGAIN_MAX_US;
+    reconciler->maintain_after_us = clock_mono_us() + reconciler->maintain_again_us;
 }
 
 static void maintain(struct reconciler *reconciler)
 {
     int64_t now = clock_mono_us();
-    if (reconciler->maintained_us && now - reconciler->maintained_us < MAINTAIN_US)
+    if (now < reconciler->maintain_after_us)
         return;
-    reconciler->maintained_us = now;
+    reconciler->maintain_after_us = now + MAINTAIN_US;
     reconciler->store->ops->maintain(reconciler->store, on_maintained, reconciler);
 }
 

@@ -16,7 +16,8 @@
  * reaches by now, so an orphan is found after two to four seconds. The rows' own times decide nothing. After the loss of
  * Redis's data (`reconciler_compare`) a full round takes in the youngest too, and the pages follow each other without a pause.
  * Rows go to the partition that they were accepted for. Those that were accepted under other settings of their item (another pattern,
- * type or number of partitions) go where today's settings say, unless a worker has them in hand.
+ * type or number of partitions) go where today's settings say, and leave the queue that they were accepted for, unless a worker has
+ * them in hand there.
  *
  * An item whose queue refuses the calls is left out until the next full round; a link that breaks ends the round, which then
  * begins again at the mark. Memory is bounded by a page. */

@@ -8,39 +8,38 @@ static int partition_of(const struct item *item, const struct store_message *mes
 {
     if (message->pattern != (enum messaging_pattern)item->messaging_pattern)
         return -1;
-    if (item->queue_type != QUEUE_FIFO)
+    if (item->partitions == 1)
         return message->partition <= 0 ? 0 : -1;
     return message->partition < item->partitions ? message->partition : -1;
 }
 
-static void split_add(struct reconciler_split *split, size_t row, const struct queue_name *name,
-                      bool misfit)
+static void split_add(struct reconciler_split *split, size_t row,
+                      const struct reconciler_queue *wanted)
 {
-    for (size_t i = 0; i < split->count; i++) {
-        struct reconciler_queue *queue = &split->queues[i];
-        if (queue->name.item == name->item && queue->name.partition == name->partition &&
-            queue->name.pattern == name->pattern && queue->misfit == misfit) {
-            queue->rows++;
-            split->of[row] = (unsigned)i;
-            return;
-        }
+    size_t i;
+    for (i = 0; i < split->count; i++) {
+        const struct reconciler_queue *queue = &split->queues[i];
+        if (queue->name.item == wanted->name.item &&
+            queue->name.partition == wanted->name.partition &&
+            queue->name.pattern == wanted->name.pattern && queue->misfit == wanted->misfit &&
+            queue->from.partition == wanted->from.partition &&
+            queue->from.pattern == wanted->from.pattern)
+            break;
     }
-    split->of[row] = (unsigned)split->count;
-    split->queues[split->count++] =
-        (struct reconciler_queue){.name = *name, .misfit = misfit, .rows = 1};
+    if (i == split->count)
+        split->queues[split->count++] = *wanted;
+    split->queues[i].rows++;
+    split->of[row] = (unsigned)i;
 }
 
-/* A misfit is asked about where it was accepted to. */
 static void split_light(struct reconciler_split *split, const struct item *item, size_t row,
                         const struct store_message *message)
 {
     int partition = partition_of(item, message);
-    bool misfit = partition < 0;
-    if (misfit)
-        partition = message->partition > 0 ? message->partition : 0;
-    struct queue_name name = queue_name_of(item, (unsigned)partition);
-    name.pattern = message->pattern;
-    split_add(split, row, &name, misfit);
+    struct reconciler_queue queue = {
+        .name = queue_name_of(item, partition < 0 ? 0 : (unsigned)partition),
+        .misfit = partition < 0};
+    split_add(split, row, &queue);
 }
 
 unsigned reconciler_partition(const struct item *item, const struct store_message *message)
@@ -55,8 +54,15 @@ unsigned reconciler_partition(const struct item *item, const struct store_messag
 static void split_whole(struct reconciler_split *split, const struct item *item, size_t row,
                         const struct store_message *message)
 {
-    struct queue_name name = queue_name_of(item, reconciler_partition(item, message));
-    split_add(split, row, &name, false);
+    struct reconciler_queue queue = {.name =
+                                         queue_name_of(item, reconciler_partition(item, message))};
+    struct queue_name from = queue.name;
+    from.pattern = message->pattern;
+    from.partition = message->partition > 0 ? (unsigned)message->partition : 0;
+    queue.misfit = from.pattern != queue.name.pattern || from.partition != queue.name.partition;
+    if (queue.misfit)
+        queue.from = from;
+    split_add(split, row, &queue);
 }
 
 void reconciler_split(struct reconciler_split *split, const struct reconciler_route *route,

@@ -15,8 +15,9 @@ struct reconciler_split {
     size_t count;
     struct reconciler_queue {
         struct queue_name name;
-        /* The rows were accepted for this queue by settings that are not the item's any more. */
+        /* The rows were accepted by settings that are not the item's any more. */
         bool misfit;
+        struct queue_name from; /* misfits: the queue that they were accepted for */
         size_t rows;
     } queues[RECONCILER_PAGE_ROWS];
     unsigned of[RECONCILER_PAGE_ROWS]; /* by row; RECONCILER_NO_QUEUE: left alone */
@@ -33,9 +34,8 @@ struct reconciler_route {
  * its key. */
 unsigned reconciler_partition(const struct item *item, const struct store_message *message);
 
-/* Rows without a route are left alone. `whole`: the rows have their keys, and misfits go
- * where today's settings say; rows whose bodies were left out of a large answer are left alone. Otherwise a misfit is in the queue it
- * was accepted for. */
+/* Rows without a route are left alone. `whole`: the rows have their keys, and misfits go where today's settings say; rows whose bodies
+ * were left out of a large answer are left alone. Otherwise where a misfit goes cannot be said. */
 void reconciler_split(struct reconciler_split *split, const struct reconciler_route *route,
                       const struct store_unfinished *rows, size_t count, bool whole);
 

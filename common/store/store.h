@@ -1,5 +1,5 @@
-/* The store: PostgreSQL, where the truth is. Append only: a row when a message is accepted, a row for each attempt that did not
- * end it, a row for its end. Tables, views and the reasons: schemas/sql.md.
+/* The store: PostgreSQL, where the truth is. A row when a message is accepted, a row for each attempt that did not
+ * end it, a row for the end of each run; none is changed. Tables, views and the reasons: schemas/sql.md.
  *
  * All calls are asynchronous over batches; completions come later, exactly once, never from inside the call.
  * Each batch is one transaction. err->code is ERR_NONE, ERR_UNAVAILABLE (nothing was written) or ERR_OUTCOME_UNKNOWN (the link broke
@@ -130,6 +130,8 @@ struct store_outcome {
 struct store_record {
     struct uuid id, parent;
     const char *item, *pattern, *direction;
+    enum messaging_pattern queue_pattern; /* of the queue that it was accepted for */
+    int partition;                        /* -1: not a fifo item's */
     const char *
         state; /* accepted processing retrying completed dead_lettered expired cancelled; `processing` is the queue's to know */
     int attempts;
@@ -151,7 +153,7 @@ struct store_unfinished {
 
 struct store_count {
     const char *item;
-    int64_t unfinished, dead_letters;
+    int64_t count;
 };
 
 /* fifo: a partition that this worker owns. */
@@ -168,6 +170,7 @@ struct store_share {
     const char *item;
     enum messaging_pattern pattern;
     unsigned partitions;
+    bool leaves; /* it takes none any more: those that it has it keeps until it gives them up */
 };
 
 /* A dead letter as the API lists it. Slices and texts are valid during the callback. */
@@ -176,6 +179,14 @@ struct store_dead_letter {
     int run, attempts;
     const char *pattern, *reason, *control_id, *message_type;
     int64_t at_us, received_us;
+};
+
+/* What a redrive or a dismissal did. Valid during the callback. */
+struct store_handled {
+    const struct uuid *ids; /* were dead letters and are none any more */
+    size_t count;
+    size_t left;      /* stay dead letters: they cannot run again, their message is gone */
+    struct uuid next; /* to go on behind; UUID_NONE: nothing follows */
 };
 
 /* The fleet's production: what a reload published. */
@@ -239,13 +250,13 @@ typedef void store_owned_done(void *arg, const struct err *err, const struct sto
                               size_t count);
 typedef void store_dead_letters_done(void *arg, const struct err *err,
                                      const struct store_dead_letter *rows, size_t count);
-/* ids: those that were dead letters and are none any more. */
-typedef void store_ids_done(void *arg, const struct err *err, const struct uuid *ids, size_t count);
+typedef void store_handled_done(void *arg, const struct err *err,
+                                const struct store_handled *handled);
 typedef void store_production_done(void *arg, const struct err *err,
                                    const struct store_production *production);
 typedef void store_attended(void *arg, const struct err *err,
                             const struct store_standing *standing);
-typedef void store_older_done(void *arg, const struct err *err, bool any);
+typedef void store_older_done(void *arg, const struct err *err, int64_t seq); /* 0: there is none */
 
 struct store_ops {
     /* The WAL: writes messages in the order of `rows`; seq rises in that order. Not repeatable: a row that is there already is an error
@@ -269,7 +280,8 @@ struct store_ops {
                     const struct store_before *parts, size_t part_count, size_t limit,
                     store_earlier_done *done, void *arg);
     /* fifo: says that this worker lives, renews the leases that it has, and takes its even share of what is free, of these items'
-     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. Leases of items that are not named any
+     * partitions. Called every second or so; a lease not renewed for ttl_ms is free. What it leaves (store_share) it has no share in: all of that is
+     * wanted. Leases of items that are not named any
      * more, and of partitions above an item's count, are given up. A lease is of an item, a pattern and a partition's number,
      * whatever the count, so two versions of a production never own one stream twice. Each item and pattern is named once. */
     void (*own)(struct store *, const char *worker, const struct store_share *shares, size_t count,
@@ -311,18 +323,20 @@ struct store_ops {
                      void *arg);
     /* Creates the partitions that the next days need; drops dedup keys and forgets processes of days gone by. */
     void (*maintain)(struct store *, store_done *done, void *arg);
+    /* Unfinished messages, and dead letters, of each item that has some. In steps of a bounded size, so that others come in between. */
     void (*counts)(struct store *, store_counts_done *done, void *arg);
+    void (*dead_counts)(struct store *, store_counts_done *done, void *arg);
     /* An item's dead letters, newest first; at most `limit` (no more than STORE_BATCH_MAX), those after `before` in the list where
      * it is not UUID_NONE: its last dead letter counts, redriven and dismissed or not; of an unknown one nothing follows. */
     void (*dead_letters)(struct store *, const char *item, struct uuid before, size_t limit,
                          store_dead_letters_done *done, void *arg);
-    /* Starts the next run of these dead letters of the item (ids NULL: of up to `count` of them, oldest first): they are unfinished
-     * again, with their id and history. Or takes them off the list for good. At most STORE_BATCH_MAX a call. Repeatable: what is no
-     * dead letter is left alone. */
+    /* Starts the next run of these dead letters of the item (ids NULL: of the first `count` behind `after`, in the order of their ids,
+     * so by age): they are unfinished again, with their id and history. Or takes them off the list for good. At most STORE_BATCH_MAX
+     * a call. Repeatable: what is no dead letter is left alone. */
     void (*redrive)(struct store *, const char *item, const struct uuid *ids, size_t count,
-                    store_ids_done *done, void *arg);
+                    struct uuid after, store_handled_done *done, void *arg);
     void (*dismiss)(struct store *, const char *item, const struct uuid *ids, size_t count,
-                    store_ids_done *done, void *arg);
+                    struct uuid after, store_handled_done *done, void *arg);
     /* Publishes a production as the fleet's next version, unless the current one is not its base or has the same hash; tells the
      * current one. Its changes begin with it. */
     void (*publish)(struct store *, const struct store_publication *publication,
@@ -339,10 +353,10 @@ struct store_ops {
      * process has not applied it, or when it is none of the change's versions. Repeatable. */
     void (*close_queue)(struct store *, const char *item, int64_t below, store_done *done,
                         void *arg);
-    /* Are there unfinished messages of the item that were accepted under a version below this one, or under none? Those that are not
-     * due yet do not count, but for those of fifo queues. */
-    void (*older)(struct store *, const char *item, int64_t version, store_older_done *done,
-                  void *arg);
+    /* The first unfinished message of the item, behind after_seq, that was accepted under a version below this one, or under none.
+     * Those that are not due yet do not count, but for those of fifo queues. */
+    void (*older)(struct store *, const char *item, int64_t version, int64_t after_seq,
+                  store_older_done *done, void *arg);
     /* Calls under way end without their completion. May be called from inside a completion. */
     void (*free)(struct store *);
 };

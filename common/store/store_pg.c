@@ -153,6 +153,7 @@ static const struct store_ops ops = {
     .low_mark = store_pg_low_mark,
     .maintain = store_pg_maintain,
     .counts = store_pg_counts,
+    .dead_counts = store_pg_dead_counts,
     .earlier = store_pg_earlier,
     .own = store_pg_own,
     .disown = store_pg_disown,

@@ -1,4 +1,4 @@
-/* What the files of the PostgreSQL store share. store_pg.c: the two links and the life of an operation; store_pg_setup.c:
+/* What the files of the PostgreSQL store share. store_pg.c: the links and the life of an operation; store_pg_setup.c:
  * migrations; store_pg_write.c with store_pg_rows.c: accept, adopt, settle; store_pg_claim.c: claims and flags; store_pg_find.c: one
  * message; store_pg_scan.c: unfinished ones and counts; store_pg_fifo.c: owners of partitions; store_pg_dead.c: dead letters;
  * store_pg_lease.c: leases, the mark, tables by the day; store_pg_fleet.c: the production and who runs by it. */
@@ -46,6 +46,7 @@ enum store_statement {
     STATEMENT_MARK_RAISE,
     STATEMENT_MAINTAIN,
     STATEMENT_MAINTAIN_KEYS,
+    STATEMENT_DROP_KEYS,
     STATEMENT_FORGET_GONE,
     STATEMENT_PUBLISH,
     STATEMENT_PRODUCTION_OF,
@@ -196,6 +197,7 @@ void store_pg_unfinished(struct store *, int64_t after_seq, size_t limit, store_
 void store_pg_fetch(struct store *, const struct uuid *ids, size_t count, store_rows *done,
                     void *arg);
 void store_pg_counts(struct store *, store_counts_done *done, void *arg);
+void store_pg_dead_counts(struct store *, store_counts_done *done, void *arg);
 void store_pg_lease(struct store *, const char *name, const char *holder, int64_t ttl_ms,
                     store_leased *done, void *arg);
 void store_pg_release(struct store *, const char *name, const char *holder, store_done *done,
@@ -213,9 +215,9 @@ void store_pg_disown(struct store *, const char *worker, const struct store_owne
 void store_pg_dead_letters(struct store *, const char *item, struct uuid before, size_t limit,
                            store_dead_letters_done *done, void *arg);
 void store_pg_redrive(struct store *, const char *item, const struct uuid *ids, size_t count,
-                      store_ids_done *done, void *arg);
+                      struct uuid after, store_handled_done *done, void *arg);
 void store_pg_dismiss(struct store *, const char *item, const struct uuid *ids, size_t count,
-                      store_ids_done *done, void *arg);
+                      struct uuid after, store_handled_done *done, void *arg);
 void store_pg_publish(struct store *, const struct store_publication *publication,
                       store_production_done *done, void *arg);
 void store_pg_production_of(struct store *, int64_t version, store_production_done *done,
@@ -224,7 +226,7 @@ void store_pg_attend(struct store *, const char *id, const char *kind, int64_t v
                      int64_t step, int64_t ttl_ms, store_attended *done, void *arg);
 void store_pg_close_queue(struct store *, const char *item, int64_t below, store_done *done,
                           void *arg);
-void store_pg_older(struct store *, const char *item, int64_t version, store_older_done *done,
-                    void *arg);
+void store_pg_older(struct store *, const char *item, int64_t version, int64_t after_seq,
+                    store_older_done *done, void *arg);
 
 #endif

@@ -6,31 +6,33 @@
 /* $1 item, $2 after which one (NULL: from the newest on), $3 how many. */
 static const struct pg_statement dead_letters_statement = {
     STATEMENT_DEAD_LETTERS,
-    "SELECT e.correlation_id, e.run, e.attempt, hie.pattern_word(e.pattern), e.error, a.control_id,"
-    " a.message_type, e.at, a.received_at FROM (SELECT x.* FROM hie.ended x"
-    " WHERE x.item = $1::text AND x.status = 1 AND (x.at, x.correlation_id) <"
+    "SELECT o.correlation_id, o.run, e.attempt, hie.pattern_word(o.pattern), e.error, a.control_id,"
+    " a.message_type, o.at, a.received_at FROM (SELECT x.* FROM hie.open_dead_letters x"
+    " WHERE x.item = $1::text AND (x.at, x.correlation_id) <"
     " (CASE WHEN $2::uuid IS NULL THEN 'infinity' ELSE (SELECT b.at FROM hie.ended b"
     " WHERE b.correlation_id = $2::uuid AND b.status = 1 ORDER BY b.run DESC LIMIT 1) END,"
     " coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))"
-    " AND (SELECT true FROM hie.dead_letter_actions d WHERE d.correlation_id = x.correlation_id"
-    " AND d.run = x.run) IS NULL"
-    " ORDER BY x.at DESC, x.correlation_id DESC, x.run DESC LIMIT $3::int8) e"
-    " LEFT JOIN LATERAL (SELECT * FROM hie.accepted y WHERE y.correlation_id = e.correlation_id"
-    " LIMIT 1) a ON true ORDER BY e.at DESC, e.correlation_id DESC"};
+    " ORDER BY x.at DESC, x.correlation_id DESC LIMIT $3::int8) o"
+    " LEFT JOIN LATERAL (SELECT * FROM hie.ended z WHERE z.correlation_id = o.correlation_id"
+    " AND z.run = o.run LIMIT 1) e ON true"
+    " LEFT JOIN LATERAL (SELECT * FROM hie.accepted y WHERE y.correlation_id = o.correlation_id"
+    " LIMIT 1) a ON true ORDER BY o.at DESC, o.correlation_id DESC"};
 static const struct pg_statement redrive_statement = {
-    STATEMENT_REDRIVE, "SELECT hie.redrive($1::text, $2::uuid[], $3::int8)"};
+    STATEMENT_REDRIVE,
+    "SELECT correlation_id, done FROM hie.redrive($1::text, $2::uuid[], $3, $4::int8)"};
 static const struct pg_statement dismiss_statement = {
-    STATEMENT_DISMISS, "SELECT hie.dismiss($1::text, $2::uuid[], $3::int8)"};
+    STATEMENT_DISMISS,
+    "SELECT correlation_id, done FROM hie.dismiss($1::text, $2::uuid[], $3, $4::int8)"};
 /* clang-format on */
 
 struct dead_op {
     struct store_op op;
     const char *item; /* a copy */
-    struct uuid before;
-    const struct uuid *ids; /* NULL: the oldest */
+    struct uuid before, after;
+    const struct uuid *ids; /* NULL: the first behind `after` */
     size_t count;
     store_dead_letters_done *listed;
-    store_ids_done *changed;
+    store_handled_done *handled;
     void *arg;
 };
 
@@ -95,6 +97,7 @@ static void encode_change(struct pg_request *request, struct pg_params *params)
         pg_param_uuids(params, op->ids, op->count);
     else
         pg_param_null(params);
+    pg_param_uuid(params, op->after);
     pg_param_int8(params, (int64_t)op->count);
 }
 
@@ -104,31 +107,41 @@ static void on_changed(struct pg_request *request, const struct pg_answer *answe
     struct err err = store_err(answer);
     size_t count = err.code == ERR_NONE ? pg_result_rows(answer->result) : 0;
     struct uuid *ids = arena_alloc(&op->op.arena, (count + 1) * sizeof(*ids));
-    for (size_t i = 0; i < count; i++)
-        ids[i] = pg_get_uuid(answer->result, i, 0);
+    struct store_handled handled = {.ids = ids, .next = UUID_NONE};
+    for (size_t i = 0; i < count; i++) {
+        struct uuid id = pg_get_uuid(answer->result, i, 0);
+        if (pg_get_bool(answer->result, i, 1))
+            ids[handled.count++] = id;
+        else
+            handled.left++;
+        if (!op->ids && i + 1 == op->count)
+            handled.next = id;
+    }
     store_op_detach(&op->op);
-    op->changed(op->arg, &err, ids, count);
+    op->handled(op->arg, &err, &handled);
     store_op_free(&op->op);
 }
 
 static void change(struct store *store, const struct pg_statement *statement, const char *item,
-                   const struct uuid *ids, size_t count, store_ids_done *done, void *arg)
+                   const struct uuid *ids, size_t count, struct uuid after,
+                   store_handled_done *done, void *arg)
 {
     BUG_ON(count > STORE_BATCH_MAX);
     struct dead_op *op = new_dead(store, item, count, arg);
     op->ids = ids;
-    op->changed = done;
+    op->after = after;
+    op->handled = done;
     store_op_send(&op->op, LINK_SCANS, statement, encode_change, on_changed);
 }
 
 void store_pg_redrive(struct store *store, const char *item, const struct uuid *ids, size_t count,
-                      store_ids_done *done, void *arg)
+                      struct uuid after, store_handled_done *done, void *arg)
 {
-    change(store, &redrive_statement, item, ids, count, done, arg);
+    change(store, &redrive_statement, item, ids, count, after, done, arg);
 }
 
 void store_pg_dismiss(struct store *store, const char *item, const struct uuid *ids, size_t count,
-                      store_ids_done *done, void *arg)
+                      struct uuid after, store_handled_done *done, void *arg)
 {
-    change(store, &dismiss_statement, item, ids, count, done, arg);
+    change(store, &dismiss_statement, item, ids, count, after, done, arg);
 }

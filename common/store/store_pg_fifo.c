@@ -4,13 +4,14 @@
 #include "store/store_pg.h"
 
 /* clang-format off */
-/* The first line tells how far the log is whole (note_whole). What is unfinished is a straggler, or above the mark and its first run has
+/* The first line is for note_whole; its second number is the transaction id that is assigned next (a snapshot's xmax may be lower). What is unfinished is a straggler, or above the mark and its first run has
  * no end. $1 item, $2 pattern, $3 partitions, $4 after, $5 up to, $6 rows at most, $7 below
  * that version, INT64_MAX: any. The versions of stragglers are looked up one by one: they are few; $8 rows of each partition. */
 static const struct pg_statement earlier_statement = {
     STATEMENT_EARLIER,
     "SELECT NULL::uuid, pg_snapshot_xmin(pg_current_snapshot())::text::int8,"
-    " pg_snapshot_xmax(pg_current_snapshot())::text::int8,"
+    " (SELECT n.xmax::text::int8 + age(n.xmax::xid)"
+    " FROM (SELECT pg_snapshot_xmax(pg_current_snapshot()) AS xmax) n),"
     " CASE WHEN q.is_called THEN q.last_value ELSE 0 END FROM hie.accepted_seq q UNION ALL ("
     "SELECT x.correlation_id, p.partition, x.seq, 0 FROM (SELECT unnest($3::int2[]) AS partition,"
     " unnest($4::int8[]) AS after_seq, unnest($5::int8[]) AS upto_seq,"
@@ -32,7 +33,7 @@ static const struct pg_statement earlier_statement = {
     " ORDER BY a.seq LIMIT p.most)) x ORDER BY x.seq LIMIT $6::int8)"};
 static const struct pg_statement own_statement = {
     STATEMENT_OWN, "SELECT item, pattern, partition, token, wanted"
-                   " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::int8)"};
+                   " FROM hie.own($1::text, $2::text[], $3::int2[], $4::int4[], $5::bool[], $6::int8)"};
 static const struct pg_statement disown_statement = {
     STATEMENT_DISOWN, "SELECT hie.disown($1::text, $2::text[], $3::int2[], $4::int2[])"};
 /* clang-format on */
@@ -78,16 +79,16 @@ static void encode_earlier(struct pg_request *request, struct pg_params *params)
 }
 
 /* A writer has its transaction id before it draws a seq. So all who drew up to the last value that one answer saw have lower ids than
- * the next answer's snapshot begins at, and once a later snapshot has none of those open any more, it shows all their rows. Each
- * answer takes this one step further. */
-static int64_t note_whole(struct store_whole *whole, int64_t xmin, int64_t xmax, int64_t drawn)
+ * the one that is assigned next when the next answer is made, and once a later snapshot has none of those open any more, it shows all
+ * their rows. Each answer takes this one step further. */
+static int64_t note_whole(struct store_whole *whole, int64_t xmin, int64_t next_xid, int64_t drawn)
 {
     if (whole->closing_xid && xmin >= whole->closing_xid) {
         whole->seq = whole->closing_seq;
         whole->closing_xid = 0;
     }
     if (!whole->closing_xid) {
-        whole->closing_xid = xmax;
+        whole->closing_xid = next_xid;
         whole->closing_seq = whole->drawn;
     }
     whole->drawn = drawn;
@@ -172,6 +173,10 @@ static void encode_own(struct pg_request *request, struct pg_params *params)
     pg_array_begin(params, PG_INT4, op->count);
     for (size_t i = 0; i < op->count; i++)
         pg_put_int4(params, (int32_t)op->shares[i].partitions);
+    pg_param_end(params);
+    pg_array_begin(params, PG_BOOL, op->count);
+    for (size_t i = 0; i < op->count; i++)
+        pg_put_bool(params, op->shares[i].leaves);
     pg_param_end(params);
     pg_param_int8(params, op->ttl_ms);
 }

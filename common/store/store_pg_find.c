@@ -15,7 +15,8 @@ static const struct pg_statement find_statement = {
     " coalesce(e.attempt, t.attempt, 0), CASE WHEN e.status IS NULL THEN f.error ELSE e.error END,"
     " a.received_at, e.at, a.control_id, a.message_type, a.sender,"
     " ARRAY(SELECT c.correlation_id FROM hie.accepted c WHERE c.correlation_id BETWEEN $2 AND $3"
-    " AND c.parent_id = $1 ORDER BY c.seq LIMIT 1000)"
+    " AND c.parent_id = $1 ORDER BY c.seq LIMIT 1000),"
+    " coalesce(a.pattern, e.pattern), coalesce(a.partition, -1::int2)"
     " FROM (SELECT " STORE_RUN_OF("$1") " AS run OFFSET 0) r"
     " LEFT JOIN LATERAL (SELECT * FROM hie.accepted x WHERE x.correlation_id = $1 LIMIT 1) a ON true"
     " LEFT JOIN LATERAL (SELECT x.status, x.attempt, x.error, x.at, x.item, x.pattern FROM hie.ended x"
@@ -66,6 +67,8 @@ static void on_found(struct pg_request *request, const struct pg_answer *answer)
         record.item = pg_get_text(result, 0, 1);
         record.pattern = pg_get_text(result, 0, 2);
         record.direction = pg_get_text(result, 0, 3);
+        record.queue_pattern = (enum messaging_pattern)pg_get_int(result, 0, 13);
+        record.partition = (int)pg_get_int(result, 0, 14);
         record.state = pg_get_text(result, 0, 4);
         record.attempts = (int)pg_get_int(result, 0, 5);
         record.error = text_or_null(result, 6);

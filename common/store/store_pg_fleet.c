@@ -19,7 +19,7 @@ static const struct pg_statement close_queue_statement = {
  * has its place. */
 static const struct pg_statement older_statement = {
     STATEMENT_OLDER,
-    "SELECT count(*) FILTER (WHERE a.item = $2::text AND coalesce(a.version, 0) < $3::int8"
+    "SELECT min(p.seq) FILTER (WHERE a.item = $2::text AND coalesce(a.version, 0) < $3::int8"
     " AND (a.partition IS NOT NULL OR coalesce(coalesce((SELECT t.due_at FROM hie.attempts t"
     " WHERE t.correlation_id = p.correlation_id AND t.run = p.run ORDER BY t.attempt DESC LIMIT 1),"
     " a.due_at) < now() + interval '5 seconds', true))),"
@@ -213,21 +213,22 @@ static void on_older(struct pg_request *request, const struct pg_answer *answer)
 {
     struct fleet_op *op = (struct fleet_op *)request;
     struct err err = store_err(answer);
-    bool any = err.code == ERR_NONE && pg_get_int(answer->result, 0, 0) > 0;
-    if (err.code == ERR_NONE && !any && pg_get_int(answer->result, 0, 1) == LOOK) {
+    int64_t seq = err.code == ERR_NONE ? pg_get_int(answer->result, 0, 0) : 0;
+    if (err.code == ERR_NONE && !seq && pg_get_int(answer->result, 0, 1) == LOOK) {
         op->number = pg_get_int(answer->result, 0, 2);
         store_op_send(&op->op, LINK_SCANS, &older_statement, encode_older, on_older);
         return;
     }
     store_op_detach(&op->op);
-    op->looked(op->arg, &err, any);
+    op->looked(op->arg, &err, seq);
     store_op_free(&op->op);
 }
 
-void store_pg_older(struct store *store, const char *item, int64_t version, store_older_done *done,
-                    void *arg)
+void store_pg_older(struct store *store, const char *item, int64_t version, int64_t after_seq,
+                    store_older_done *done, void *arg)
 {
     struct fleet_op *op = new_fleet(store, item, version, arg);
+    op->number = after_seq;
     op->looked = done;
     store_op_send(&op->op, LINK_SCANS, &older_statement, encode_older, on_older);
 }

@@ -18,12 +18,14 @@ static const struct pg_statement mark_read_statement = {STATEMENT_MARK_READ,
                                                         "SELECT hie.low_mark()"};
 static const struct pg_statement mark_raise_statement = {
     STATEMENT_MARK_RAISE, "SELECT hie.raise_low_mark($1::int8, $2::int8)"};
-/* Each a transaction of its own: the locks of one are not held while another waits. */
+/* Each a transaction of its own: the locks of one are not held while another waits, and one that cannot have its locks keeps no
+ * other from its work. */
 static const struct pg_statement maintain_statements[] = {
     {STATEMENT_MAINTAIN, "SELECT hie.make_partitions((now() AT TIME ZONE 'UTC')::date - 1,"
                          " (now() AT TIME ZONE 'UTC')::date + 7)"},
     {STATEMENT_MAINTAIN_KEYS, "SELECT hie.make_dedup_partitions((now() AT TIME ZONE 'UTC')::date"
                               " - 1, (now() AT TIME ZONE 'UTC')::date + 7)"},
+    {STATEMENT_DROP_KEYS, "SELECT hie.drop_dedup_partitions((now() AT TIME ZONE 'UTC')::date - 2)"},
     {STATEMENT_FORGET_GONE, "SELECT hie.forget_gone()"},
 };
 #define MAINTAIN_STEPS (sizeof(maintain_statements) / sizeof(maintain_statements[0]))
@@ -32,7 +34,8 @@ struct lease_op {
     struct store_op op;
     const char *name, *holder; /* copies */
     int64_t number, token;
-    size_t step; /* of maintain_statements */
+    size_t step;       /* of maintain_statements */
+    struct err failed; /* the first one that did */
     store_leased *leased;
     store_mark_done *marked;
     store_done *done;
@@ -142,11 +145,16 @@ void store_pg_low_mark(struct store *store, int64_t token, int64_t new_low, stor
 static void on_maintained(struct pg_request *request, const struct pg_answer *answer)
 {
     struct lease_op *op = (struct lease_op *)request;
-    if (answer->err.code == ERR_NONE && ++op->step < MAINTAIN_STEPS)
+    if (op->failed.code == ERR_NONE)
+        op->failed = store_err(answer);
+    if (++op->step < MAINTAIN_STEPS) {
         store_op_send(&op->op, LINK_SCANS, &maintain_statements[op->step], encode_nothing,
                       on_maintained);
-    else
-        on_done(request, answer);
+        return;
+    }
+    store_op_detach(&op->op);
+    op->done(op->arg, &op->failed);
+    store_op_free(&op->op);
 }
 
 void store_pg_maintain(struct store *store, store_done *done, void *arg)

@@ -60,11 +60,14 @@ static const struct pg_statement fetch_statement = {
     " AND " BETWEEN("c.correlation_id", "2", "3") " LIMIT 1) c OFFSET 0) a"
     " WHERE " NOT_ENDED("2", "3") ") r ORDER BY r.seq"};
 
+/* $1, $2: the last one that was counted. */
 static const struct pg_statement count_dead_statement = {
     STATEMENT_COUNT_DEAD,
-    "SELECT e.item, count(*) FROM hie.ended e WHERE e.status = 1"
-    " AND (SELECT true FROM hie.dead_letter_actions d WHERE d.correlation_id = e.correlation_id"
-    " AND d.run = e.run) IS NULL GROUP BY e.item"};
+    "WITH p AS MATERIALIZED (SELECT o.item, o.correlation_id FROM hie.open_dead_letters o"
+    " WHERE (o.item, o.correlation_id) > ($1::text, $2::uuid)"
+    " ORDER BY o.item, o.correlation_id LIMIT 5000)"
+    " SELECT p.item, count(*), (SELECT q.correlation_id FROM p q"
+    " ORDER BY q.item DESC, q.correlation_id DESC LIMIT 1) FROM p GROUP BY p.item ORDER BY p.item"};
 
 /* The line without an item stands for the page. */
 static const struct pg_statement count_open_statement = {
@@ -232,17 +235,19 @@ void store_pg_fetch(struct store *store, const struct uuid *ids, size_t count, s
     ask_rows(store, LINK_SCANS, &fetch_statement, encode_fetch, ids, count, done, arg);
 }
 
-/* ---- counts: the dead ones, then step by step the unfinished ---- */
+/* ---- counts, step by step ---- */
 
 struct item_count {
     char *item;
-    int64_t unfinished, dead_letters;
+    int64_t count;
     UT_hash_handle hh;
 };
 
 struct counts_op {
     struct store_op op;
-    int64_t after_seq;
+    int64_t after_seq;      /* of the unfinished */
+    const char *after_item; /* of the dead ones */
+    struct uuid after_id;
     struct item_count *items; /* uthash by item; memory of the arena */
     store_counts_done *done;
     void *arg;
@@ -264,25 +269,26 @@ static void finish_counts(struct counts_op *op, const struct err *err)
 {
     size_t count = HASH_COUNT(op->items), at = 0;
     struct store_count *counts = arena_alloc(&op->op.arena, (count ? count : 1) * sizeof(*counts));
-    for (const struct item_count *i = op->items; i; i = i->hh.next) {
-        counts[at++] = (struct store_count){
-            .item = i->item, .unfinished = i->unfinished, .dead_letters = i->dead_letters};
-    }
+    for (const struct item_count *i = op->items; i; i = i->hh.next)
+        counts[at++] = (struct store_count){.item = i->item, .count = i->count};
     HASH_CLEAR(hh, op->items);
     store_op_detach(&op->op);
     op->done(op->arg, err, counts, err->code == ERR_NONE ? count : 0);
     store_op_free(&op->op);
 }
 
-static void encode_after(struct pg_request *request, struct pg_params *params)
+static struct counts_op *new_counts(struct store *store, store_counts_done *done, void *arg)
 {
-    pg_param_int8(params, ((const struct counts_op *)request)->after_seq);
+    struct counts_op *op = store_op_new(store, sizeof(*op));
+    op->after_item = "";
+    op->done = done;
+    op->arg = arg;
+    return op;
 }
 
-static void encode_nothing(struct pg_request *request, struct pg_params *params)
+static void encode_open(struct pg_request *request, struct pg_params *params)
 {
-    (void)request;
-    (void)params;
+    pg_param_int8(params, ((const struct counts_op *)request)->after_seq);
 }
 
 static void on_open(struct pg_request *request, const struct pg_answer *answer)
@@ -296,34 +302,49 @@ static void on_open(struct pg_request *request, const struct pg_answer *answer)
     const struct pg_result *result = answer->result;
     for (size_t i = 0; i < pg_result_rows(result); i++) {
         if (!pg_result_is_null(result, i, 0))
-            count_of(op, pg_get_bytes(result, i, 0))->unfinished += pg_get_int(result, i, 1);
+            count_of(op, pg_get_bytes(result, i, 0))->count += pg_get_int(result, i, 1);
     }
     if (pg_get_int(result, 0, 2) < COUNT_LOOK) {
         finish_counts(op, &err);
         return;
     }
     op->after_seq = pg_get_int(result, 0, 3);
-    store_op_send(&op->op, LINK_SCANS, &count_open_statement, encode_after, on_open);
+    store_op_send(&op->op, LINK_SCANS, &count_open_statement, encode_open, on_open);
+}
+
+void store_pg_counts(struct store *store, store_counts_done *done, void *arg)
+{
+    struct counts_op *op = new_counts(store, done, arg);
+    store_op_send(&op->op, LINK_SCANS, &count_open_statement, encode_open, on_open);
+}
+
+static void encode_dead(struct pg_request *request, struct pg_params *params)
+{
+    const struct counts_op *op = (const struct counts_op *)request;
+    pg_param_text(params, slice_text(op->after_item), PG_TEXT_CHARS);
+    pg_param_uuid(params, op->after_id);
 }
 
 static void on_dead(struct pg_request *request, const struct pg_answer *answer)
 {
     struct counts_op *op = (struct counts_op *)request;
     struct err err = store_err(answer);
-    if (err.code != ERR_NONE) {
-        finish_counts(op, &err);
-        return;
+    int64_t seen = 0;
+    for (size_t i = 0; err.code == ERR_NONE && i < pg_result_rows(answer->result); i++) {
+        struct item_count *item = count_of(op, pg_get_bytes(answer->result, i, 0));
+        item->count += pg_get_int(answer->result, i, 1);
+        seen += pg_get_int(answer->result, i, 1);
+        op->after_item = item->item;
+        op->after_id = pg_get_uuid(answer->result, i, 2);
     }
-    for (size_t i = 0; i < pg_result_rows(answer->result); i++)
-        count_of(op, pg_get_bytes(answer->result, i, 0))->dead_letters =
-            pg_get_int(answer->result, i, 1);
-    store_op_send(&op->op, LINK_SCANS, &count_open_statement, encode_after, on_open);
+    if (seen < COUNT_LOOK)
+        finish_counts(op, &err);
+    else
+        store_op_send(&op->op, LINK_SCANS, &count_dead_statement, encode_dead, on_dead);
 }
 
-void store_pg_counts(struct store *store, store_counts_done *done, void *arg)
+void store_pg_dead_counts(struct store *store, store_counts_done *done, void *arg)
 {
-    struct counts_op *op = store_op_new(store, sizeof(*op));
-    op->done = done;
-    op->arg = arg;
-    store_op_send(&op->op, LINK_SCANS, &count_dead_statement, encode_nothing, on_dead);
+    struct counts_op *op = new_counts(store, done, arg);
+    store_op_send(&op->op, LINK_SCANS, &count_dead_statement, encode_dead, on_dead);
 }

@@ -95,6 +95,7 @@ static void lock(struct store_setup *setup)
         setup->link,
         "BEGIN; SET LOCAL statement_timeout = 0;"
         "SELECT pg_advisory_xact_lock(" LOCK_KEY ");"
+        "SET LOCAL lock_timeout = '5s';" /* others queue behind a lock that we wait for */
         "CREATE SCHEMA IF NOT EXISTS hie;"
         "CREATE TABLE IF NOT EXISTS hie.schema_versions (version integer PRIMARY KEY,"
         " name text NOT NULL, hash text NOT NULL, at timestamptz NOT NULL DEFAULT now())",

@@ -88,8 +88,8 @@ static const struct pg_statement accept_careful_statement = {
 #define NOT_ENDED                                                                                  \
     "(SELECT true FROM hie.ended e WHERE e.correlation_id = u.id AND e.run = u.run"                \
     " AND e.correlation_id BETWEEN $1 AND $2) IS NULL"
-/* The leases that are still theirs, locked before anything is written: who takes one waits for our commit, and whom we wait for
- * has taken it. In one order, as hie.disown does. */
+/* The leases that are still theirs, all locked before the first row that needs one is written: who takes one waits for our commit, and
+ * whom we wait for has taken it. In one order, as hie.disown does. */
 #define LEASES(tokens)                                                                             \
     "l AS MATERIALIZED (SELECT p.token FROM hie.partition_leases p WHERE p.token = ANY (" tokens   \
     ") ORDER BY p.item, p.pattern, p.partition FOR KEY SHARE), "

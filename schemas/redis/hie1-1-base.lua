@@ -14,7 +14,8 @@ Rules that hold for all of them:
 - Functions that free memory, or move what is there, may run when maxmemory is reached (allow-oom).
 
 REVISION rises with every change of this text that keeps the interface. A program loads its own text where the server has none
-or an older one. An incompatible change gets the name hie2 and lives beside this one.
+or an older one, and looks again every two seconds. So programs of several revisions run side by side: what one of them calls
+stays, with its arguments. An incompatible change gets the name hie2 and lives beside this one.
 ]]
 local REVISION = 6
 local GROUP = 'workers'
@@ -129,10 +130,12 @@ local function field_of(fields, name)
 end
 
 -- What moves of an entry: the fields that mean something, so that whatever else a person wrote stays behind. It keeps the id and
--- the time that it was given, also when a person had left them out.
+-- the time that it was given, also when a person had left them out; `cid` nil: it has none yet.
 local KEPT = {'pri', 'key', 'meta', 'body', 'try'}
 local function complete(fields, cid, entry_id, tries)
-    local kept = {'cid', cid, 'at', field_of(fields, 'at') or match(entry_id, '^%d+')}
+    local kept = cid and {'cid', cid} or {}
+    kept[#kept + 1] = 'at'
+    kept[#kept + 1] = field_of(fields, 'at') or match(entry_id, '^%d+')
     for _, name in ipairs(KEPT) do
         local value = name == 'try' and tries or field_of(fields, name)
         if value then

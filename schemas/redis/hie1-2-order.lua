@@ -68,8 +68,8 @@ end
 -- pri of each. Returns the new state, or nil.
 local function place_new(stream, state, entries)
     local shape, last = state_of(state)
-    if not shape or #entries == 0 or
-        call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1][1] ~= entries[1] then
+    local next_one = shape and #entries > 0 and call('XRANGE', stream, '(' .. last, '+', 'COUNT', 1)[1]
+    if not next_one or next_one[1] ~= entries[1] then
         return nil
     end
     local score, places = scorer(shape), {}
@@ -127,6 +127,15 @@ local function size_of(fields)
     return size
 end
 
+-- Which of the entries that XRANGE found are in a hand: by id.
+local function held_among(stream, found)
+    local held = {}
+    for _, pending in ipairs(call('XPENDING', stream, GROUP, found[1][1], found[#found][1], #found)) do
+        held[pending[1]] = true
+    end
+    return held
+end
+
 -- Of what follows `last` in the stream, puts in place what is in no hand. Returns the last entry it looked at, and whether it went
 -- through to the end.
 local function catch_up(stream, shape, last)
@@ -136,10 +145,7 @@ local function catch_up(stream, shape, last)
         if #found == 0 then
             return last, true
         end
-        local held, places = {}, {}
-        for _, pending in ipairs(call('XPENDING', stream, GROUP, found[1][1], found[#found][1], #found)) do
-            held[pending[1]] = true
-        end
+        local held, places = held_among(stream, found), {}
         for _, entry in ipairs(found) do
             local id, fields = entry[1], entry[2]
             if not held[id] then

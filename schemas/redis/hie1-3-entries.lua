@@ -68,56 +68,22 @@ end
 
 -- ---- what happens to entries in hand ----
 
--- KEYS stream index; ARGV all entry ids, then their cids in the same order. One that is gone may have a successor, of the message's next
--- run say, which the index has to know.
+-- KEYS stream index; ARGV all entry ids, then their cids in the same order. A message that was driven again meanwhile keeps its place
+-- in the index.
 local function finish(keys, args)
     check_keys(keys, 2)
     local count = count_of(args, 1, 2)
-    local removed = remove(keys[1], {unpack(args, 1, count)})
-    local cids = {unpack(args, count + 1, 2 * count)}
-    if removed < count then
-        local places, ended = call('HMGET', keys[2], unpack(cids)), {}
-        for i, place in ipairs(places) do
-            ended[#ended + 1] = place == args[i] and cids[i] or nil
+    local places, ended = call('HMGET', keys[2], unpack(args, count + 1, 2 * count)), {}
+    for i, place in ipairs(places) do
+        if place == args[i] then
+            ended[#ended + 1] = args[count + i]
         end
-        cids = ended
     end
-    if #cids > 0 then
-        call('HDEL', keys[2], unpack(cids))
+    local removed = remove(keys[1], {unpack(args, 1, count)})
+    if #ended > 0 then
+        call('HDEL', keys[2], unpack(ended))
     end
     return removed
-end
-
--- KEYS stream index delayed parked; ARGV entry id, cid, due, for each entry. `due` may have the attempts that are over behind it.
-local function retry(keys, args)
-    check_keys(keys, 4)
-    local stream, index, delayed, parked = unpack(keys)
-    local _, _, pattern = queue_of(stream)
-    local count = count_of(args, 1, 3)
-    for i = 1, 3 * count, 3 do
-        check_entry_id(args[i])
-        check_id(args[i + 1])
-        local due, tries = match(args[i + 2], '^(%d+) ?(%d*)$')
-        check_number(due or '', 'due')
-        check_number(tries == '' and '0' or tries, 'attempts')
-    end
-    local gone, indexed = {}, {}
-    for i = 1, 3 * count, 3 do
-        local entry_id, cid = args[i], args[i + 1]
-        local due, tries = match(args[i + 2], '^(%d+) ?(%d*)$')
-        local fields = entry_fields(stream, entry_id)
-        if fields then
-            local member = pattern .. ':' .. cid
-            call('ZADD', delayed, due, member)
-            call('HSET', parked, member, cmsgpack.pack(complete(fields, cid, entry_id, tries ~= '' and tries or nil)))
-            gone[#gone + 1] = entry_id
-            indexed[#indexed + 1] = cid
-            indexed[#indexed + 1] = PARKED
-        end
-    end
-    remove(stream, gone)
-    set_index(index, indexed)
-    return #gone
 end
 
 -- Those of the entry ids from args[first] on, every `step` arguments, that are in `consumer`'s hand.
@@ -133,6 +99,47 @@ local function in_hand(stream, consumer, args, first, step)
         end
     end
     return held
+end
+
+-- KEYS stream index delayed parked; ARGV consumer, then entry id, cid, due, for each entry. `due` may have the attempts that are over
+-- behind it. What has passed into another hand stays there. Programs of revision 5 leave the consumer out.
+local function retry(keys, args)
+    check_keys(keys, 4)
+    local stream, index, delayed, parked = unpack(keys)
+    local _, _, pattern = queue_of(stream)
+    local first = #args % 3 == 1 and 2 or 1
+    count_of(args, first, 3)
+    for i = first, #args, 3 do
+        check_entry_id(args[i])
+        check_id(args[i + 1])
+        local due, tries = match(args[i + 2], '^(%d+) ?(%d*)$')
+        check_number(due or '', 'due')
+        check_number(tries == '' and '0' or tries, 'attempts')
+    end
+    local gone, indexed, ours = {}, {}, {}
+    if first == 2 then
+        ours = in_hand(stream, args[1], args, 2, 3)
+    else
+        for i = 1, #args, 3 do
+            ours[#ours + 1] = i
+        end
+    end
+    for _, i in ipairs(ours) do
+        local entry_id, cid = args[i], args[i + 1]
+        local due, tries = match(args[i + 2], '^(%d+) ?(%d*)$')
+        local fields = entry_fields(stream, entry_id)
+        if fields then
+            local member = pattern .. ':' .. cid
+            call('ZADD', delayed, due, member)
+            call('HSET', parked, member, cmsgpack.pack(complete(fields, cid, entry_id, tries ~= '' and tries or nil)))
+            gone[#gone + 1] = entry_id
+            indexed[#indexed + 1] = cid
+            indexed[#indexed + 1] = PARKED
+        end
+    end
+    remove(stream, gone)
+    set_index(index, indexed)
+    return #gone
 end
 
 -- KEYS stream index idle; ARGV consumer, then entry id, cid, for each entry. In an ordered queue they go back to their places. Else a
@@ -196,51 +203,106 @@ local function renew(keys, args)
     return 0
 end
 
--- ---- delayed entries ----
+-- ---- delayed entries, and those of other patterns ----
+--[[
+Members of all patterns share the zset, so one call serves them all: none can stand in another's way. Once an item's pattern has
+changed nobody claims from the streams of those before. What comes there all the same (a message that was delayed for long, a
+producer that has not heard of it) `target`, the pattern that the item has, takes over; but not twice what its index knows.
+]]
 
--- KEYS delayed parked idle, then stream and index of each of the four patterns; ARGV now, most entries to move.
--- Members of all patterns share the zset, so one call serves them all: none can stand in another's way.
+-- An entry for the stream of pattern `to`. `queues`: stream, index, what has to go into the index, into the order, by pattern.
+local function put(queues, to, cid, fields)
+    local queue = queues[to]
+    local id = call('XADD', queue.stream, '*', unpack(fields))
+    if cid then
+        queue.indexed[#queue.indexed + 1] = cid
+        queue.indexed[#queue.indexed + 1] = id
+    end
+    local n = #queue.placed
+    queue.placed[n + 1], queue.placed[n + 2], queue.placed[n + 3] =
+        id, field_of(fields, 'at') or '', field_of(fields, 'pri') or ''
+end
+
+-- The same, out of the queue of pattern `from`.
+local function take_over(queues, from, to, cid, fields)
+    local index = queues[to].index
+    if cid then
+        call('HDEL', queues[from].index, cid)
+        if call('HSETNX', index, cid, PARKED) == 0 then
+            return 0
+        end
+    end
+    put(queues, to, cid, fields)
+    return 1
+end
+
+-- What waits in the stream of pattern `from`.
+local function gather(queues, from, to)
+    local stream, gone, moved = queues[from].stream, {}, 0
+    local found = call('XRANGE', stream, '-', '+', 'COUNT', 64)
+    local held = try('XPENDING', stream, GROUP).err and {} or held_among(stream, found)
+    for _, entry in ipairs(found) do
+        local id, fields = entry[1], entry[2]
+        if not held[id] then
+            local cid = field_of(fields, 'cid')
+            local known = cid and find(cid, UUID) and cid
+            moved = moved + take_over(queues, from, to, known, complete(fields, cid, id))
+            gone[#gone + 1] = id
+        end
+    end
+    remove(stream, gone)
+    return moved
+end
+
+local function promote_due(queues, delayed, parked, due, target)
+    local packed, moved = call('HMGET', parked, unpack(due)), 0
+    for i, member in ipairs(due) do
+        local pattern, cid = match(member, '^([a-z_]+):(.+)$')
+        local fields = packed[i] and cmsgpack.unpack(packed[i])
+        if not queues[pattern] then
+            -- a person's: it goes
+        elseif not fields then
+            call('HDEL', queues[pattern].index, cid) -- missing, no longer delayed
+        elseif target and target ~= pattern then
+            moved = moved + take_over(queues, pattern, target, cid, fields)
+        else
+            put(queues, pattern, cid, fields)
+            moved = moved + 1
+        end
+    end
+    call('ZREM', delayed, unpack(due))
+    call('HDEL', parked, unpack(due))
+    return moved
+end
+
+-- KEYS delayed parked idle, then stream and index of each of the four patterns; ARGV now, most entries to move, target or nothing.
 local function promote(keys, args)
     check_keys(keys, 11)
     check_number(args[1] or '', 'now')
     check_number(args[2] or '', 'max')
     local delayed, parked, idle = unpack(keys, 1, 3)
-    local streams, indexes, moved_to, placed_in = {}, {}, {}, {}
+    local queues, target = {}, args[3]
     for i = 4, 11, 2 do
         local _, _, pattern = queue_of(keys[i])
-        streams[pattern], indexes[pattern] = keys[i], keys[i + 1]
-        moved_to[pattern], placed_in[pattern] = {}, {}
+        queues[pattern] = {stream = keys[i], index = keys[i + 1], indexed = {}, placed = {}}
     end
-    local most = math.min(tonumber(args[2]), BATCH_MAX)
+    if target and not queues[target] then
+        refuse('no such pattern')
+    end
+    local most = min(tonumber(args[2]), BATCH_MAX)
     local due = call('ZRANGE', delayed, '-inf', args[1], 'BYSCORE', 'LIMIT', 0, most)
-    local moved = 0
-    if #due > 0 then
-        local packed = call('HMGET', parked, unpack(due))
-        for i, member in ipairs(due) do
-            local pattern, cid = match(member, '^([a-z_]+):(.+)$')
-            if packed[i] and streams[pattern] then
-                local indexed, placed = moved_to[pattern], placed_in[pattern]
-                local fields = cmsgpack.unpack(packed[i])
-                local id = call('XADD', streams[pattern], '*', unpack(fields))
-                indexed[#indexed + 1] = cid
-                indexed[#indexed + 1] = id
-                placed[#placed + 1], placed[#placed + 2], placed[#placed + 3] =
-                    id, field_of(fields, 'at') or '', field_of(fields, 'pri') or ''
-                moved = moved + 1
-            elseif streams[pattern] then
-                call('HDEL', indexes[pattern], cid) -- its fields are gone: missing, no longer delayed
-            end
+    local moved = #due > 0 and promote_due(queues, delayed, parked, due, target) or 0
+    for pattern, queue in pairs(target and queues or {}) do
+        if pattern ~= target and call('XLEN', queue.stream) > 0 then
+            moved = moved + gather(queues, pattern, target)
         end
-        call('ZREM', delayed, unpack(due))
-        call('HDEL', parked, unpack(due))
     end
-    for pattern, indexed in pairs(moved_to) do
-        local added = #indexed / 2
+    for _, queue in pairs(queues) do
+        local added = #queue.placed / 3
         if added > 0 then
-            local state = call('HGET', indexes[pattern], STATE)
-            set_state(indexed, place_new(streams[pattern], state, placed_in[pattern]))
-            set_index(indexes[pattern], indexed)
-            wake(streams[pattern], idle, added)
+            set_state(queue.indexed, place_new(queue.stream, call('HGET', queue.index, STATE), queue.placed))
+            set_index(queue.index, queue.indexed)
+            wake(queue.stream, idle, added)
         end
     end
     local next_due = call('ZRANGE', delayed, 0, 0, 'WITHSCORES')[2]

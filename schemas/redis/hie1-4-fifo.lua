@@ -53,7 +53,8 @@ local function inherit(keys, args)
     return {more, dropped, into_hand(stream, consumer, 0, ids), at}
 end
 
--- Where an entry to be pulled is: the fields it comes back with when it is not in the stream, or its id and who holds it for how long.
+-- Where an entry to be pulled is: the fields it comes back with when it is not in the stream; else who holds it, and whether he has
+-- not put it down.
 local function find_pulled(keys, place, member, fields)
     local stream, _, delayed, parked = unpack(keys)
     if place == PARKED then
@@ -70,7 +71,8 @@ end
 
 -- KEYS stream index delayed parked idle; ARGV consumer, then for each what hie1_enqueue takes. Puts these into the consumer's hand, from
 -- wherever they are; adds what the queue lacks. The group's last entry stays: a later claim may deliver them once more. Returns 0,
--- the ids of those that another held and had not put down, the ids of all.
+-- the ids of those that another held and had not put down, the ids of all: what is in its hand already may be there by a call whose
+-- answer was lost.
 local function pull(keys, args)
     check_keys(keys, 5)
     local pattern = check_family(keys)
@@ -96,8 +98,8 @@ local function pull(keys, args)
                 indexed[#indexed + 1] = cid
                 indexed[#indexed + 1] = id
             end
-            ids[#ids + 1] = id -- its own too: it may be there by an answer that was lost
-            dropped[#dropped + 1] = holder ~= consumer and is_dropped and id or nil
+            ids[#ids + 1] = id
+            dropped[#dropped + 1] = is_dropped and holder ~= consumer and id or nil
         end
     end
     set_index(index, indexed)

@@ -78,16 +78,6 @@ local function leave_reply(key, ttl, body)
     return 1
 end
 
--- KEYS reply; ARGV ttl in ms, body.
-local function reply(keys, args)
-    check_keys(keys, 1)
-    check_number(args[1] or '', 'ttl')
-    if #args ~= 2 or tonumber(args[1]) < 1 then
-        refuse('takes a ttl above 0 and a body')
-    end
-    return leave_reply(keys[1], args[1], args[2])
-end
-
 -- KEYS reply keys; ARGV for each: ttl in ms (empty: it is left under no key), body, id of the dispatcher that waits (empty: nobody),
 -- head of the publication, whether the body stands behind it (1 or empty). Returns how many keys it made.
 local function replies(keys, args)
@@ -176,7 +166,7 @@ end
 
 -- ---- what is seen and what is tidied ----
 
--- KEYS stream delayed. Returns waiting, in hand, delayed, time of the oldest.
+-- KEYS stream delayed. Returns waiting, in hand, delayed, time of the oldest, when the first of the delayed is due.
 local function depth(keys)
     check_keys(keys, 2)
     local length = call('XLEN', keys[1])
@@ -189,7 +179,8 @@ local function depth(keys)
         oldest = tonumber(match(at, '^%d+$') and #at < 16 and at or match(first[1], '^%d+'))
         oldest = oldest < 1e15 and oldest or 0 -- no time of this age of the world
     end
-    return {math.max(length - held, 0), held, call('ZCARD', keys[2]), oldest}
+    local next_due = call('ZRANGE', keys[2], 0, 0, 'WITHSCORES')[2]
+    return {math.max(length - held, 0), held, call('ZCARD', keys[2]), oldest, tonumber(next_due or 0)}
 end
 
 -- KEYS stream index parked delayed; ARGV cids. Returns 1 for each that the queue lacks. An index field whose entry is gone (somebody
@@ -220,19 +211,47 @@ local function missing(keys, args)
     return lacks
 end
 
--- KEYS stream index; ARGV cids. Returns 1 for each whose entry is in a worker's hand; what was put down is in none.
+-- Whether the entry at that place in the index is in a worker's hand; what was put down is in none.
+local function is_held(stream, place)
+    if not place or not find(place, ENTRY_ID) then
+        return false
+    end
+    local pending = try('XPENDING', stream, GROUP, place, place, 1)
+    return pending[1] ~= nil and pending[1][3] < PUT_DOWN
+end
+
+-- KEYS stream index; ARGV cids. Returns 1 for each whose entry is in a worker's hand.
 local function held(keys, args)
     check_keys(keys, 2)
     count_of(args, 1, 1)
-    local places = call('HMGET', keys[2], unpack(args))
     local flags = {}
-    for i, place in ipairs(places) do
-        flags[i] = 0
-        if place and find(place, ENTRY_ID) then
-            local pending = try('XPENDING', keys[1], GROUP, place, place, 1)
-            flags[i] = pending[1] and pending[1][3] < PUT_DOWN and 1 or 0
+    for i, place in ipairs(call('HMGET', keys[2], unpack(args))) do
+        flags[i] = is_held(keys[1], place) and 1 or 0
+    end
+    return flags
+end
+
+-- KEYS stream index delayed parked; ARGV cids. Takes these out of the queue, for another one. Returns for each 0 when it is in a worker's
+-- hand, where it stays, else 1.
+local function withdraw(keys, args)
+    check_keys(keys, 4)
+    local stream, index, delayed, parked = unpack(keys)
+    local _, _, pattern = queue_of(stream)
+    count_of(args, 1, 1)
+    local flags, gone = {}, {}
+    for i, place in ipairs(call('HMGET', index, unpack(args))) do
+        local stays = is_held(stream, place)
+        flags[i] = stays and 0 or 1
+        if place and not stays then
+            if find(place, ENTRY_ID) then
+                gone[#gone + 1] = place
+            end
+            call('ZREM', delayed, pattern .. ':' .. args[i])
+            call('HDEL', parked, pattern .. ':' .. args[i])
+            call('HDEL', index, args[i])
         end
     end
+    remove(stream, gone)
     return flags
 end
 
@@ -303,13 +322,13 @@ register('renew', renew, {'allow-oom'})
 register('promote', promote, {'allow-oom'})
 register('bury', bury, {})
 register('unbury', unbury, {'allow-oom'})
-register('reply', reply, {})
 register('replies', replies, {'allow-oom'})
 register('read_replies', read_replies, {'no-writes'})
 register('slots', slots, {'allow-oom'})
 register('depth', depth, {'no-writes'})
 register('missing', missing, {'allow-oom'})
 register('held', held, {'no-writes'})
+register('withdraw', withdraw, {'allow-oom'})
 register('heartbeat', heartbeat, {'allow-oom'})
 register('leave', leave, {'allow-oom'})
 register('tidy', tidy, {'allow-oom'})

@@ -7,18 +7,15 @@ CREATE SEQUENCE hie.lease_token CACHE 1;
 -- ---- tables: range partitions by the UUIDv7 itself, one a day ------------------------------------
 -- pattern: 0 async_reliable, 1 sync_reliable, 2 concurrent_async, 3 concurrent_sync
 -- direction: 0 inbound, 1 outbound, 2 internal
--- partition: of a fifo item, else NULL. version: of the production under which it was accepted.
 CREATE TABLE hie.accepted (
     seq            bigint      NOT NULL DEFAULT nextval('hie.accepted_seq'),
     received_at    timestamptz NOT NULL,
     due_at         timestamptz,
-    version        bigint,
     correlation_id uuid        NOT NULL,
     parent_id      uuid,
     pattern        smallint    NOT NULL,
     direction      smallint    NOT NULL,
     priority       smallint    NOT NULL,
-    partition      smallint,
     item           text        NOT NULL,
     ordering_key   text,
     control_id     text,
@@ -30,7 +27,6 @@ CREATE TABLE hie.accepted (
     PRIMARY KEY (correlation_id)
 ) PARTITION BY RANGE (correlation_id);
 CREATE INDEX accepted_by_seq ON hie.accepted (seq);
-CREATE INDEX accepted_by_partition ON hie.accepted (item, pattern, partition, seq) WHERE partition IS NOT NULL;
 
 -- kind: 0 failed (another attempt follows), 1 taken over (its worker was lost)
 CREATE TABLE hie.attempts (
@@ -47,7 +43,6 @@ CREATE TABLE hie.attempts (
 ) PARTITION BY RANGE (correlation_id);
 
 -- status: 0 completed, 1 dead_lettered, 2 expired, 3 cancelled
--- forgotten: its accepted row was taken away with a good end, since its item keeps no messages; else NULL.
 CREATE TABLE hie.ended (
     started_at         timestamptz,
     at                 timestamptz NOT NULL,
@@ -56,7 +51,6 @@ CREATE TABLE hie.ended (
     attempt            integer     NOT NULL,
     status             smallint    NOT NULL,
     pattern            smallint    NOT NULL,
-    forgotten          boolean,
     item               text        NOT NULL,
     worker             text,
     error              text,
@@ -64,19 +58,7 @@ CREATE TABLE hie.ended (
     reply              bytea,
     PRIMARY KEY (correlation_id, run)
 ) PARTITION BY RANGE (correlation_id);
-CREATE INDEX ended_dead ON hie.ended (item, at, correlation_id, run) WHERE status = 1;
-
--- What was done with a dead letter, once for each: 0 redriven (the next run began), 1 dismissed. So a message's current run is one
--- more than its last redriven one. Few rows, so one table: looking whether a batch has any costs one probe.
-CREATE TABLE hie.dead_letter_actions (
-    at             timestamptz NOT NULL DEFAULT clock_timestamp(),
-    correlation_id uuid        NOT NULL,
-    run            integer     NOT NULL,
-    action         smallint    NOT NULL,
-    pattern        smallint    NOT NULL,
-    item           text        NOT NULL,
-    PRIMARY KEY (correlation_id, run)
-);
+CREATE INDEX ended_dead ON hie.ended (item, at) WHERE status = 1;
 
 -- lz4 halves what a large body costs the log and the disk for little CPU; a server built without it keeps its own way.
 DO $$
@@ -95,11 +77,6 @@ CREATE TABLE hie.ended_default PARTITION OF hie.ended DEFAULT;
 CREATE FUNCTION hie.id_floor(moment timestamptz) RETURNS uuid
 LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid
-$$;
--- The moment of an id, to the millisecond.
-CREATE FUNCTION hie.id_time(id uuid) RETURNS timestamptz
-LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT timestamptz 'epoch' + ('x' || left(translate(id::text, '-', ''), 12))::bit(48)::bigint * interval '1 millisecond'
 $$;
 
 -- Creates the partitions of these days that are missing; how many. It attaches finished tables, which does not keep
@@ -159,7 +136,7 @@ CREATE TABLE hie.leases (
     expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
 
--- Every accepted row with seq <= low has the end of its current run or stands in hie.stragglers. `safe`: no transaction is open that
+-- Every accepted row with seq <= low has its end or stands in hie.stragglers. `safe`: no transaction is open that
 -- drew a seq up to here. (candidate_seq, candidate_xid): the next `safe`, once every transaction before that xid is over.
 CREATE TABLE hie.marks (
     name          text   PRIMARY KEY,
@@ -171,51 +148,37 @@ CREATE TABLE hie.marks (
 ) WITH (fillfactor = 50);
 INSERT INTO hie.marks (name) VALUES ('low');
 
--- run: the current one. A redrive writes its row whatever the mark is, so a mark that passes meanwhile misses nothing, and every
--- unfinished row is either one whose first run has no end, or here.
 CREATE TABLE hie.stragglers (
-    seq            bigint   PRIMARY KEY,
-    correlation_id uuid     NOT NULL,
-    run            integer  NOT NULL,
-    pattern        smallint NOT NULL,
-    partition      smallint,
-    item           text     NOT NULL
+    seq            bigint PRIMARY KEY,
+    correlation_id uuid   NOT NULL
 );
-CREATE INDEX stragglers_by_partition ON hie.stragglers (item, pattern, partition, seq) WHERE partition IS NOT NULL;
 
--- Everything up to the answer has its end. A redrive lowers it.
+-- Everything up to the answer has its end, for ever.
 CREATE FUNCTION hie.low_mark() RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT least(m.low, (SELECT min(s.seq) - 1 FROM hie.stragglers s)) FROM hie.marks m WHERE m.name = 'low'
 $$;
 
--- Takes out stragglers that have ended by now: a thousand a call, round and round. One that is being redriven is passed
--- over; one that was redriven meanwhile has another run.
+-- Takes out stragglers that have ended by now: a thousand a call, round and round.
 CREATE FUNCTION hie.sweep_stragglers(swept bigint) RETURNS bigint
 LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     last bigint;
+    ended bigint[];
     seen integer;
-    over_seqs bigint[];
-    over_runs integer[];
 BEGIN
-    SELECT max(p.seq), count(*), array_agg(p.seq ORDER BY p.seq) FILTER (WHERE p.ended),
-           array_agg(p.run ORDER BY p.seq) FILTER (WHERE p.ended)
-      INTO last, seen, over_seqs, over_runs
-      FROM (SELECT s.seq, s.run, (SELECT true FROM hie.ended e
-                                   WHERE e.correlation_id = s.correlation_id AND e.run = s.run) AS ended
-              FROM hie.stragglers s WHERE s.seq > swept ORDER BY s.seq LIMIT 1000) p;
-    DELETE FROM hie.stragglers s
-     USING (SELECT k.seq FROM unnest(over_seqs, over_runs) o(seq, run)
-              JOIN hie.stragglers k ON k.seq = o.seq AND k.run = o.run FOR UPDATE OF k SKIP LOCKED) l
-     WHERE s.seq = l.seq;
+    SELECT max(p.seq), count(*),
+           array_agg(p.seq) FILTER (WHERE (SELECT true FROM hie.ended e
+                                           WHERE e.correlation_id = p.correlation_id AND e.run = 1))
+      INTO last, seen, ended
+      FROM (SELECT s.seq, s.correlation_id FROM hie.stragglers s WHERE s.seq > swept ORDER BY s.seq LIMIT 1000) p;
+    DELETE FROM hie.stragglers s WHERE s.seq = ANY (ended);
     RETURN CASE WHEN seen < 1000 THEN 0 ELSE last END;
 END $$;
 
--- Those of these rows whose run (NULL: the first) has no end. The lowest and the highest id are found first: as parameters of the
--- second statement they leave one or two partitions over before it starts, however many there are.
-CREATE FUNCTION hie.open_rows(seqs bigint[], ids uuid[], runs integer[])
-RETURNS TABLE (seq bigint, correlation_id uuid, run integer)
+-- Those of these rows that have no end. The lowest and the highest id are found first: as parameters of the second statement
+-- they leave one or two partitions over before it starts, however many there are.
+CREATE FUNCTION hie.open_rows(seqs bigint[], ids uuid[]) RETURNS TABLE (seq bigint, correlation_id uuid)
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan SET jit = off AS $$
@@ -225,16 +188,15 @@ DECLARE
     hi uuid := (SELECT i FROM unnest(ids) i ORDER BY i DESC LIMIT 1);
 BEGIN
     RETURN QUERY
-    SELECT u.s, u.i, coalesce(u.r, 1) FROM (SELECT unnest(seqs) AS s, unnest(ids) AS i, unnest(runs) AS r) u
+    SELECT u.s, u.i FROM (SELECT unnest(seqs) AS s, unnest(ids) AS i) u
      WHERE (SELECT true FROM hie.ended e
-             WHERE e.correlation_id = u.i AND e.run = coalesce(u.r, 1) AND e.correlation_id BETWEEN lo AND hi) IS NULL;
+             WHERE e.correlation_id = u.i AND e.run = 1 AND e.correlation_id BETWEEN lo AND hi) IS NULL;
 END $$;
 
--- Looks at the `look` rows that follow after_seq and answers the unfinished ones, in order of seq, behind a first line of NULL. Each
--- line tells how many rows were looked at and the last one's seq. Below the mark only stragglers are looked at. A redriven row above
--- it is looked at as a straggler first, then as one that has ended.
+-- Looks at the `look` rows that follow after_seq and answers those without an end, in order of seq, behind a first line of NULL. Each
+-- line tells how many rows were looked at and the last one's seq. Below the mark only stragglers are looked at.
 CREATE FUNCTION hie.open_page(after_seq bigint, look integer)
-RETURNS TABLE (seq bigint, correlation_id uuid, run integer, looked_at integer, last_seq bigint)
+RETURNS TABLE (seq bigint, correlation_id uuid, looked_at integer, last_seq bigint)
 LANGUAGE plpgsql STABLE
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan SET jit = off AS $$
@@ -244,26 +206,24 @@ DECLARE
     start bigint := greatest(after_seq, low);
     seqs bigint[];
     ids uuid[];
-    runs integer[];
     seen integer;
 BEGIN
-    SELECT array_agg(p.seq), array_agg(p.correlation_id), array_agg(p.run) INTO seqs, ids, runs
-      FROM (SELECT x.seq, x.correlation_id, x.run
-              FROM ((SELECT s.seq, s.correlation_id, s.run FROM hie.stragglers s
-                      WHERE s.seq > after_seq ORDER BY s.seq LIMIT look)
+    SELECT array_agg(p.seq ORDER BY p.seq), array_agg(p.correlation_id ORDER BY p.seq) INTO seqs, ids
+      FROM (SELECT x.seq, x.correlation_id
+              FROM ((SELECT s.seq, s.correlation_id FROM hie.stragglers s
+                      WHERE s.seq > after_seq AND s.seq <= low ORDER BY s.seq LIMIT look)
                     UNION ALL
-                    (SELECT a.seq, a.correlation_id, 1 FROM hie.accepted a
+                    (SELECT a.seq, a.correlation_id FROM hie.accepted a
                       WHERE a.seq > start ORDER BY a.seq LIMIT look)) x
-             ORDER BY x.seq, x.run DESC LIMIT look) p;
+             ORDER BY x.seq LIMIT look) p;
     seen := coalesce(cardinality(seqs), 0);
-    RETURN QUERY SELECT NULL::bigint, NULL::uuid, NULL::integer, seen, seqs[seen];
-    RETURN QUERY SELECT r.seq, r.correlation_id, r.run, seen, seqs[seen] FROM hie.open_rows(seqs, ids, runs) r;
+    RETURN QUERY SELECT NULL::bigint, NULL::uuid, seen, seqs[seen];
+    RETURN QUERY SELECT r.seq, r.correlation_id, seen, seqs[seen] FROM hie.open_rows(seqs, ids) r;
 END $$;
 
 -- Moves the mark up to `wanted` at most, over at most 20,000 rows a call, and answers hie.low_mark(). Only the holder
 -- of a live lease moves it. It looks at the rows itself, in a snapshot in which no transaction with a lower seq is open, so a caller
--- cannot raise it too far. A few unfinished rows among many finished ones do not hold it: they become stragglers, as redriven ones
--- are.
+-- cannot raise it too far. A few unfinished rows among many finished ones do not hold it: they become stragglers.
 CREATE FUNCTION hie.raise_low_mark(lease_token bigint, wanted bigint) RETURNS bigint
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
@@ -309,19 +269,14 @@ BEGIN
           FROM (SELECT a.seq, a.correlation_id FROM hie.accepted a
                  WHERE a.seq > m.low AND a.seq <= upto ORDER BY a.seq LIMIT chunk) p;
         SELECT array_agg(r.seq ORDER BY r.seq), array_agg(r.correlation_id ORDER BY r.seq)
-          INTO open_seqs, open_ids FROM hie.open_rows(seqs, ids, NULL) r;
+          INTO open_seqs, open_ids FROM hie.open_rows(seqs, ids) r;
         IF seen < chunk THEN
             top := upto;
         END IF;
         IF open_seqs IS NULL THEN
             m.low := top;
         ELSIF seen = chunk AND cardinality(open_seqs) * 20 <= seen THEN
-            INSERT INTO hie.stragglers (seq, correlation_id, run, pattern, partition, item)
-            SELECT o.seq, o.id, 1, a.pattern, a.partition, a.item
-              FROM unnest(open_seqs, open_ids) o(seq, id),
-                   LATERAL (SELECT x.pattern, x.partition, x.item FROM hie.accepted x
-                             WHERE x.correlation_id = o.id LIMIT 1) a
-            ON CONFLICT DO NOTHING;
+            INSERT INTO hie.stragglers SELECT * FROM unnest(open_seqs, open_ids) ON CONFLICT DO NOTHING;
             m.low := top;
         ELSE
             m.low := open_seqs[1] - 1;
@@ -338,44 +293,36 @@ END $$;
 -- ---- claims that take over ------------------------------------------------------------------------
 -- What a worker asks before it runs messages of which some were in another's hand. The lock waits for settles that are under
 -- way and keeps others out until this is committed: either the lost worker's settle is seen here as the end, or it is
--- refused for the attempt written here. Two who take over the same message get different numbers. A message that the store
--- does not have (yet) is counted too.
-CREATE FUNCTION hie.claim(ids uuid[], taken boolean[], lo uuid, hi uuid, by_worker text, tokens bigint[])
-RETURNS TABLE (seq bigint, ended boolean, run integer, attempt integer)
+-- refused for the attempt written here. Two who take over the same message get different numbers.
+CREATE FUNCTION hie.claim(ids uuid[], taken boolean[], lo uuid, hi uuid, by_worker text)
+RETURNS TABLE (known boolean, ended boolean, run integer, attempt integer)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off
 SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 #variable_conflict use_column
-DECLARE
-    runs integer[];
-    held bigint[];
 BEGIN
     LOCK TABLE ONLY hie.ended IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM FROM hie.partition_leases p WHERE p.token = ANY (tokens) ORDER BY p.token FOR KEY SHARE;
-    held := ARRAY(SELECT p.token FROM hie.partition_leases p WHERE p.token = ANY (tokens));
-    runs := ARRAY(SELECT coalesce((SELECT d.run FROM hie.dead_letter_actions d
-                                    WHERE d.correlation_id = u.id AND d.action = 0
-                                    ORDER BY d.run DESC LIMIT 1), 0) + 1
-                    FROM unnest(ids) WITH ORDINALITY u(id, n) ORDER BY u.n);
     INSERT INTO hie.attempts (correlation_id, run, attempt, kind, at, worker)
-    SELECT u.id, u.run,
+    SELECT u.id, 1,
            coalesce((SELECT t.attempt FROM hie.attempts t
-                      WHERE t.correlation_id = u.id AND t.run = u.run AND t.correlation_id BETWEEN lo AND hi
+                      WHERE t.correlation_id = u.id AND t.run = 1 AND t.correlation_id BETWEEN lo AND hi
                       ORDER BY t.attempt DESC LIMIT 1), 0) + 1,
            1, clock_timestamp(), by_worker
-      FROM (SELECT unnest(ids) AS id, unnest(taken) AS taken, unnest(runs) AS run, unnest(tokens) AS token) u
-     WHERE u.taken AND (u.token = 0 OR u.token = ANY (held))
+      FROM (SELECT unnest(ids) AS id, unnest(taken) AS taken) u
+     WHERE u.taken
+       AND (SELECT true FROM hie.accepted a
+             WHERE a.correlation_id = u.id AND a.correlation_id BETWEEN lo AND hi)
        AND (SELECT true FROM hie.ended e
-             WHERE e.correlation_id = u.id AND e.run = u.run AND e.correlation_id BETWEEN lo AND hi) IS NULL
+             WHERE e.correlation_id = u.id AND e.run = 1 AND e.correlation_id BETWEEN lo AND hi) IS NULL
     ON CONFLICT DO NOTHING;
     RETURN QUERY
-    SELECT (SELECT a.seq FROM hie.accepted a
-             WHERE a.correlation_id = u.id AND a.correlation_id BETWEEN lo AND hi),
+    SELECT (SELECT true FROM hie.accepted a
+             WHERE a.correlation_id = u.id AND a.correlation_id BETWEEN lo AND hi) IS NOT NULL,
            (SELECT true FROM hie.ended e
-             WHERE e.correlation_id = u.id AND e.run = u.run AND e.correlation_id BETWEEN lo AND hi) IS NOT NULL,
-           u.run,
+             WHERE e.correlation_id = u.id AND e.run = 1 AND e.correlation_id BETWEEN lo AND hi) IS NOT NULL,
+           1,
            coalesce((SELECT t.attempt FROM hie.attempts t
-                      WHERE t.correlation_id = u.id AND t.run = u.run AND t.correlation_id BETWEEN lo AND hi
+                      WHERE t.correlation_id = u.id AND t.run = 1 AND t.correlation_id BETWEEN lo AND hi
                       ORDER BY t.attempt DESC LIMIT 1), 0) + 1
-      FROM (SELECT unnest(ids) AS id, unnest(runs) AS run) u;
+      FROM (SELECT unnest(ids) AS id) u;
 END $$;

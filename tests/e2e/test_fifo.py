@@ -30,7 +30,10 @@ def fleet(receiver):
         echo_item("SideBySide", delay=300, messaging_pattern="concurrent_async", **fifo),
         echo_item("Many", ordering_key="PID-3.1", queue_size=100000, concurrency=64, **fifo),
         echo_item("Slow", delay=20, partitions=PARTITIONS, **fifo),
+        echo_item("Long", delay=10000, **fifo),
         echo_item("Twice", fail_attempts=1, partitions=4, retry=RETRY, **fifo),
+        item("Late", "HTTPSender", {"url": receiver.url, "timeout": 20000}, messaging_pattern="concurrent_async",
+             retry={"max_attempts": 3, "backoff": 40000, "max_backoff": 40000}, **fifo),
         item("Sender", "HTTPSender", {"url": receiver.url, "timeout": 20000}, partitions=8, retry=RETRY, **fifo),
         mllp=["ByPath"],
     )
@@ -194,6 +197,18 @@ def test_retries_keep_the_order(fleet):
     check_key_order(fleet, "Twice")
 
 
+def test_waiting_heads_hold_no_room_for_large_bodies(fleet, receiver):
+    """What they had fetched would fill their worker's budget of 64 MiB for as long as they wait."""
+    receiver.judge = lambda headers, body, times: 503 if len(body) > 1 << 20 and times < 1 else 200
+    heads = [fleet.accept("Late", bytes([number]) * (14 << 20)) for number in range(4)]
+    retried = lambda: sum(fleet.metric(worker, "hie_messages_retried_total", "Late") for worker in fleet.workers)
+    wait_until(lambda: retried() == len(heads), "all have failed once")
+    ids = [keyed(fleet, "ByPath", f"large {number}", bytes(100000)) for number in range(12)]
+    for id_ in ids:
+        fleet.wait_completed(id_, timeout=8)
+    assert not any(fleet.message(id_)["status"] == "completed" for id_ in heads), "they still wait"
+
+
 # ---- partitions and their owners ------------------------------------------------------------------------------
 
 
@@ -247,6 +262,22 @@ def test_partitions_spread_and_move(fleet):
     fleet.wait_empty(60)
     check_one_end_each(fleet, "Slow", ids)
     check_key_order(fleet, "Slow")
+
+
+def test_a_drain_keeps_its_leases(fleet):
+    """A handler that takes longer than a lease lives ends in the worker that drains, and once; the next of its key starts after it."""
+    ids = [fleet.accept("Long", b"%d" % number) for number in range(2)]
+    name = next(iter(owners(fleet, "Long")))
+    owner = next(worker for worker in fleet.workers if name_of(fleet, worker) == name)
+    wait_until(lambda: fleet.metric(owner, "hie_in_flight", "Long") == 1, "the first one runs")
+    assert owner.stop() == 0
+    first = fleet.wait_completed(ids[0])
+    for id_ in ids:
+        fleet.wait_completed(id_)
+    check_ended_once(fleet, ids)
+    done = {run.id: run for run in runs(fleet, "Long")}
+    assert first["attempts"] == 1 and done[ids[0]].worker == name, "another took it over"
+    assert done[ids[1]].worker != name and done[ids[1]].started >= done[ids[0]].ended
 
 
 def send_numbers(fleet, keys, numbers, prefix):

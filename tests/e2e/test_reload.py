@@ -3,12 +3,14 @@
 import collections
 import re
 import signal
+import socket
 import threading
 import time
 
 import pytest
+import yaml
 
-from hiefleet import Fleet, echo_item, file_item, free_port, hl7, production, router_item, wait_until
+from hiefleet import Fleet, Mllp, echo_item, file_item, free_port, hl7, production, router_item, wait_until
 
 pytestmark = pytest.mark.sanitize
 
@@ -262,13 +264,242 @@ def test_routing_rules_and_new_items():
 
 def test_what_takes_a_restart(fleet):
     config = one_item()
-    config["dispatcher"]["http"]["max_body"] = 1000000
     config["worker"]["drain_timeout"] = 7000
     config["production"]["name"] = "another"
+    assert reload(fleet, config) == {"version": 2, "changed": True}
+    config["redis"]["key_prefix"] = "other"
     answer = reload(fleet, config)
-    assert "max_body" in answer["needs_restart"], answer
+    assert answer["needs_restart"] == "redis.key_prefix", answer
     wait_until(lambda: "event=production_needs_restart" in fleet.workers[0].text(), "said in the log", SOON)
     fleet.wait_completed(fleet.accept("In", b"goes on"))
+
+
+# ---- listeners ----------------------------------------------------------------------------------------------
+
+
+def listener(port, item="In", **over):
+    return {"listen": f"127.0.0.1:{port}", "item": item, **over}
+
+
+def write_listeners(path, *listeners, http=None, worker=None, **over):
+    """The file as it stands, with these listeners; Fleet.write chooses ports of its own."""
+    config = one_item(**over)
+    config["dispatcher"]["mllp"] = list(listeners)
+    config["dispatcher"]["http"].update(http or {})
+    config["worker"].update(worker or {})
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+    except ConnectionRefusedError:
+        return False
+
+
+def acknowledged(port):
+    with Mllp("127.0.0.1", port) as sender:
+        return sender.ack(hl7.adt()).code
+
+
+def test_listeners_come_and_go(fleet):
+    """An added one gets messages at once. A removed one gives the answers that it owes, and is no more."""
+    one, two = free_port(), free_port()
+    write_listeners(fleet.config_path, listener(one), listener(two, "Other"))
+    assert "needs_restart" not in reload(fleet)
+    assert acknowledged(one) == acknowledged(two) == "AA"
+    write_listeners(fleet.config_path, listener(one), listener(two, "Other"), messaging_pattern="sync_reliable", delay=1500)
+    reload(fleet)
+    wait_version(fleet, 3)
+    wait_open(fleet)
+    busy, idle, stays = Mllp("127.0.0.1", one), Mllp("127.0.0.1", one), Mllp("127.0.0.1", two)
+    sent = hl7.adt()
+    busy.send(sent)
+    wait_until(lambda: fleet.item("In")["depth"] == 1, "it is in hand", SOON, 0.02)
+    write_listeners(fleet.config_path, listener(two, "Other"), messaging_pattern="sync_reliable", delay=1500)
+    reload(fleet)
+    assert not listens(one)
+    assert idle.closed_by_peer() and not idle.buffer
+    assert busy.receive() == sent  # what an Echo replies
+    assert busy.closed_by_peer() and not busy.buffer
+    assert stays.ack(hl7.adt()).code == "AA"
+    write_listeners(fleet.config_path, listener(two, "Other"), listener(one, "Other"))
+    reload(fleet)
+    assert acknowledged(one) == "AA"
+    fleet.wait_empty()
+    fleet.check_settled(completed=5)
+
+
+def test_an_open_connection_survives_changes(fleet):
+    """Another item and another max_frame hold from its next message on."""
+    port = free_port()
+    write_listeners(fleet.config_path, listener(port))
+    reload(fleet)
+    with Mllp("127.0.0.1", port) as sender, Mllp("127.0.0.1", port) as half:
+        assert sender.ack(hl7.adt()).code == "AA"
+        message = hl7.adt()
+        half.send_raw(b"\x0b" + message[:20])
+        write_listeners(fleet.config_path, listener(port, "Other", max_frame=1024, duplicate_window=0))
+        reload(fleet)
+        assert sender.ack(hl7.adt()).code == "AA"
+        half.send_raw(message[20:] + b"\x1c\r")
+        assert hl7.Message(half.receive()).code == "AA"
+        large = message + b"NTE|1||" + b"x" * 1500 + b"\r"
+        sender.send(large)
+        refused = hl7.Message(sender.receive())
+        assert refused.code == "AR"
+        assert sender.closed_by_peer()
+        write_listeners(fleet.config_path, listener(port, "Other", max_frame=4096))
+        reload(fleet)
+        assert half.ack(large).code == "AA"
+    fleet.wait_empty()
+    assert dict(fleet.sql("select item, count(*) from hie.messages group by 1")) == {"In": 1, "Other": 3}
+
+
+def test_the_http_listener_moves():
+    """max_body changes for the next request; the address, with a request in hand that gets its answer."""
+    with Fleet(one_item(delay=2000), workers=1, start=False) as fleet:
+        before, after = fleet.http_port, free_port()
+        write_listeners(fleet.config_path, http={"listen": f"127.0.0.1:{before}"}, delay=2000)
+        fleet.dispatcher = fleet.make_dispatcher(HIE_HTTP_LISTEN="")
+        fleet.start()
+        write_listeners(fleet.config_path, http={"listen": f"127.0.0.1:{before}", "max_body": 2048}, delay=2000)
+        reload(fleet)
+        assert fleet.post("In", b"x" * 2049).status == 413
+        id_, answers = fleet.accept("In", b"x" * 2048), []
+        waiting = threading.Thread(target=lambda: answers.append(fleet.message(id_, wait=9000)))
+        waiting.start()
+        time.sleep(0.3)
+        write_listeners(fleet.config_path, http={"listen": f"127.0.0.1:{after}"}, delay=2000)
+        reload(fleet)
+        assert listens(after) and not listens(before)
+        waiting.join(30)
+        assert answers[0]["status"] == "completed"
+        fleet.http.close()
+        fleet.http.port = fleet.dispatcher.http.port = after
+        fleet.dispatcher.http.close()
+        fleet.wait_completed(fleet.accept("In", b"x" * 2049))
+        # The same port on other addresses: the old one gives way.
+        write_listeners(fleet.config_path, http={"listen": f"0.0.0.0:{after}", "insecure": True}, delay=2000)
+        reload(fleet)
+        fleet.http.close()
+        assert "insecure" in fleet.http.get("/readyz").body.decode()
+        write_listeners(fleet.config_path, http={"listen": f"127.0.0.1:{after}"}, delay=2000)
+        reload(fleet)
+        fleet.http.close()
+        assert "insecure" not in fleet.http.get("/readyz").body.decode()
+
+
+def test_the_worker_listener_moves(fleet):
+    """… and drain_timeout holds for the next drain."""
+    before, after = free_port(), free_port()
+    worker = fleet.add_worker(HIE_WORKER_LISTEN="")
+    write_listeners(fleet.config_path, worker={"listen": f"127.0.0.1:{before}"})
+    worker.http.port = before
+    worker.start()
+    fleet.wait_program_ready(worker)
+    write_listeners(fleet.config_path, worker={"listen": f"127.0.0.1:{after}", "drain_timeout": 300}, delay=20000)
+    worker.send(signal.SIGHUP)
+    wait_until(lambda: listens(after), "it has moved", SOON)
+    worker.http.close()
+    worker.http.port = after
+    wait_version(fleet, 2)
+    assert not listens(before)
+    ids = [fleet.accept("In", b"slow") for _ in range(8)]
+    wait_until(lambda: fleet.item("In")["in_flight"] == 8, "in hand", SOON)
+    began = time.monotonic()
+    for program in fleet.workers:
+        program.send(signal.SIGTERM)
+    for program in fleet.workers:
+        assert program.wait(30) == 0
+    assert time.monotonic() - began < 10
+    assert {fleet.message(id_)["status"] for id_ in ids}.isdisjoint({"completed"})
+
+
+def test_an_address_that_is_taken(fleet):
+    """It takes nothing down, is said once in the log and in /readyz, and is tried again until it is to be had."""
+    free, port = free_port(), free_port()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        write_listeners(fleet.config_path, listener(port), listener(free, "Other"))
+        assert reload(fleet)["version"] == 2
+        assert acknowledged(free) == "AA"
+        ready = fleet.http.get("/readyz")
+        assert ready.status == 200 and f"listen 127.0.0.1:{port}" in ready.body.decode(), ready.body
+        write_listeners(fleet.config_path, listener(free, "Other"))
+        reload(fleet)
+        assert "listen 127" not in fleet.http.get("/readyz").body.decode()
+        write_listeners(fleet.config_path, listener(port), listener(free, "Other"))
+        reload(fleet)
+        time.sleep(2)
+        assert fleet.dispatcher.text().count("event=cannot_listen") == 2
+        assert acknowledged(free) == "AA"
+    wait_until(lambda: acknowledged_or_none(port) == "AA", "it is to be had", SOON)
+    assert "listen 127" not in fleet.http.get("/readyz").body.decode()
+    fleet.wait_empty()
+    fleet.check_settled(completed=3)
+
+
+def acknowledged_or_none(port):
+    try:
+        return acknowledged(port)
+    except OSError:
+        return None
+
+
+def start_dispatcher(fleet, path, name="dispatcher-2", **env):
+    dispatcher = fleet.make_dispatcher(name, port=free_port(), **env)
+    dispatcher.command[2] = str(path)
+    fleet.retired.append(dispatcher)
+    dispatcher.start()
+    fleet.wait_program_ready(dispatcher)
+    return dispatcher
+
+
+def test_a_reload_opens_the_listener_in_all(fleet):
+    """Two dispatchers of one file, of which the second does not see the changed one yet."""
+    ports = [free_port(), free_port()]
+    late = fleet.folder / "late.yaml"
+    late.write_text(fleet.config_path.read_text())
+    start_dispatcher(fleet, late, NEW_LISTEN=f"127.0.0.1:{ports[1]}")
+    write_listeners(fleet.config_path, {"listen": f"${{NEW_LISTEN:-127.0.0.1:{ports[0]}}}", "item": "In"})
+    reload(fleet)
+    assert acknowledged(ports[0]) == "AA"
+    wait_until(lambda: acknowledged_or_none(ports[1]) == "AA", "the other listens, too", SOON)
+    write_listeners(fleet.config_path)
+    reload(fleet)
+    assert not listens(ports[0])
+    wait_until(lambda: not listens(ports[1]), "the other does not listen any more", SOON)
+
+
+def test_two_dispatchers_with_a_file_each(fleet):
+    """Neither gets the other's addresses, whoever reloads; each goes by its own file."""
+    one, two, more, most = (free_port() for _ in range(4))
+    own = fleet.folder / "own.yaml"
+    write_listeners(own, listener(two, "Other"))
+    write_listeners(fleet.config_path, listener(one))
+    reload(fleet)
+    second = start_dispatcher(fleet, own)
+    assert listens(one) and listens(two)
+    write_listeners(own, listener(two, "Other"), listener(more, "Other"), delay=3)
+    second.send(signal.SIGHUP)  # the fleet's version is that of its file now
+    wait_until(lambda: fleet.item("In")["settings"]["delay"] == 3, "in force", SOON)
+    wait_until(lambda: listens(more), "its new one", SOON)
+    assert listens(one) and listens(two)
+    assert "event=section_kept section=dispatcher" in fleet.dispatcher.text()
+    write_listeners(fleet.config_path, listener(one), listener(most))
+    reload(fleet)
+    wait_version(fleet, 4)
+    time.sleep(1.5)
+    assert all(listens(port) for port in (one, two, more, most))
+    write_listeners(own, listener(two, "Other"), delay=4)
+    second.send(signal.SIGHUP)
+    wait_until(lambda: not listens(more), "what it dropped", SOON)
+    wait_version(fleet, 5)
+    assert all(listens(port) for port in (one, two, most))
+    assert "event=cannot_listen" not in fleet.dispatcher.text() + second.text()
 
 
 # ---- items that go -------------------------------------------------------------------------------------------
@@ -281,12 +512,12 @@ def test_a_removed_item_finishes_what_it_had():
         ids = [fleet.accept("Goes", b"%d" % number) for number in range(40)]
         without = production(echo_item("Stays"), mllp=["Stays"])
         sender, other = fleet.mllp("Goes"), fleet.mllp("Stays")
-        answer = reload(fleet, without)
-        assert "dispatcher.mllp" in answer["needs_restart"]
+        assert reload(fleet, without) == {"version": 2, "changed": True}
         assert fleet.post("Goes", b"late").status == 404
         assert fleet.http.get("/v1/items/Goes").status == 404
-        assert sender.ack(hl7.adt()).code == "AR"
-        assert other.ack(hl7.adt()).code == "AA"
+        assert sender.closed_by_peer() and not sender.buffer
+        assert other.closed_by_peer()  # its listener has another address now
+        assert fleet.mllp("Stays").ack(hl7.adt()).code == "AA"
         for id_ in ids:
             fleet.wait_completed(id_)
         wait_open(fleet)
@@ -440,6 +671,41 @@ def test_reloads_in_a_row(fleet):
     for number in (3, 4, 6):
         check_change(fleet, number)
     check_order(fleet, versions=[3, 4, 6])
+
+
+def test_a_pipelined_connection_keeps_its_order():
+    """A sender of one key that waits for no answer, while reload follows on reload: what came in under one version waits for its commit
+    while what comes after it is taken in under the next. All of them are handled in the order of their sending."""
+    count = 6000
+
+    def config(attempts):
+        return production(echo_item("In", retry={"max_attempts": attempts}, **fifo()), mllp=["In"])
+
+    with Fleet(config(5), workers=2) as fleet, fleet.mllp() as connection:
+        controls = [f"P{number:06d}" for number in range(count)]
+        sent = [hl7.adt(control=control) for control in controls]
+
+        def send():
+            for at in range(0, count, 10):
+                connection.send(*sent[at:at + 10])
+
+        codes = []
+        threads = [threading.Thread(target=send),
+                   threading.Thread(target=lambda: codes.extend(hl7.Message(connection.receive()).code for _ in sent))]
+        for thread in threads:
+            thread.start()
+        reloads = 0
+        while threads[1].is_alive():
+            reload(fleet, config(6 + reloads))
+            reloads += 1
+        for thread in threads:
+            thread.join(60)
+        assert codes == ["AA"] * count and reloads > 10, (collections.Counter(codes), reloads)
+        fleet.wait_empty(120)
+        order = [row[0] for row in fleet.sql("select control_id from hie.accepted where item = 'In' order by seq")]
+        wrong = [at for at, (a, b) in enumerate(zip(order, controls)) if a != b]
+        assert order == controls, f"{len(order)} of {count}, {len(wrong)} out of their place, first {wrong[:5]}"
+        check_order(fleet)
 
 
 # ---- in the midst of it --------------------------------------------------------------------------------------
@@ -632,7 +898,8 @@ def test_without_a_wal():
         assert set(senders.ids) <= ends, f"{len(set(senders.ids) - ends)} are lost"
 
 
-def test_room_is_exact_across_a_change():
+@pytest.mark.parametrize("change", [{"queue_type": "lifo"}, {"messaging_pattern": "concurrent_async"}], ids=["type", "pattern"])
+def test_room_is_exact_across_a_change(change):
     """Old ones and parked ones count together, and nothing stays counted."""
     def config(**over):
         return production(echo_item("In", queue_size=60, concurrency=1, **over), echo_item("Other"))
@@ -640,20 +907,20 @@ def test_room_is_exact_across_a_change():
     with Fleet(config(delay=500), workers=1) as fleet:
         statuses = collections.Counter(fleet.post("In", b"x").status for _ in range(50))
         assert statuses == {202: 50}
-        reload(fleet, config(delay=0, queue_type="lifo"))
+        reload(fleet, config(delay=0, **change))
         wait_closing(fleet)
         parked = collections.Counter(fleet.post("In", b"y").status for _ in range(60))
         assert 1 <= parked[202] <= 60 and set(parked) <= {202, 429}, parked
         assert fleet.scalar("select count(*) from hie.wal") <= 62
         fleet.wait_empty(90)
         wait_open(fleet)
-        reload(fleet, config(delay=60000, queue_type="lifo"))
+        reload(fleet, config(delay=60000, **change))
         wait_version(fleet, 3)
         wait_until(lambda: fleet.scalar("select coalesce(sum(1), 0) from hie.wal") == 0, "empty", SOON)
         time.sleep(3)  # what is counted for the generation before lapses
         filled = collections.Counter(fleet.post("In", b"z").status for _ in range(70))
         assert filled[202] == 60 and filled[429] == 10, filled
-        reload(fleet, config(delay=0, queue_type="lifo"))
+        reload(fleet, config(delay=0, **change))
         fleet.workers[0].kill()
         fleet.replace_worker(fleet.workers[0])
         fleet.wait_empty(90)

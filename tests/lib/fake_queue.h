@@ -22,6 +22,7 @@ enum fake_queue_op {
     FAKE_DEPTH,
     FAKE_MISSING,
     FAKE_HELD,
+    FAKE_WITHDRAW,
     FAKE_INHERIT,
     FAKE_PULL,
     FAKE_UNBURY,
@@ -117,10 +118,11 @@ static inline void fake_finish(struct queue *queue, struct queue_name name,
     fake_queue_add(queue, FAKE_FINISH, name, count, FAKE_QUEUE_DONE(done), arg)->pointers = entries;
 }
 
-static inline void fake_retry(struct queue *queue, struct queue_name name,
+static inline void fake_retry(struct queue *queue, struct queue_name name, const char *consumer,
                               const struct queue_retry *retries, size_t count, queue_done *done,
                               void *arg)
 {
+    (void)consumer;
     fake_queue_add(queue, FAKE_RETRY, name, count, FAKE_QUEUE_DONE(done), arg)->retries = retries;
 }
 
@@ -161,6 +163,13 @@ static inline void fake_held(struct queue *queue, struct queue_name name, const 
                              size_t count, queue_flags_done *done, void *arg)
 {
     fake_queue_add(queue, FAKE_HELD, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
+static inline void fake_withdraw(struct queue *queue, struct queue_name name,
+                                 const struct uuid *ids, size_t count, queue_flags_done *done,
+                                 void *arg)
+{
+    fake_queue_add(queue, FAKE_WITHDRAW, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
 static inline void fake_inherit(struct queue *queue, struct queue_name name, const char *consumer,
@@ -230,6 +239,7 @@ static const struct queue_ops fake_queue_ops = {
     .depth = fake_depth,
     .missing = fake_missing,
     .held = fake_held,
+    .withdraw = fake_withdraw,
     .inherit = fake_inherit,
     .pull = fake_pull,
     .unbury = fake_unbury,
@@ -370,6 +380,7 @@ static inline void fake_queue_end(struct fake_queue *fake)
             break;
         case FAKE_MISSING:
         case FAKE_HELD:
+        case FAKE_WITHDRAW:
             ((queue_flags_done *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_READ_REPLIES:

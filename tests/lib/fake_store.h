@@ -54,7 +54,7 @@ struct fake_store_call {
     struct slice text; /* of a production */
     size_t count;
     int64_t number; /* after_seq, new_low, ttl_ms, limit, version, base */
-    int64_t step, ttl_ms;
+    int64_t step, ttl_ms, after_seq;
     struct slice hash, changed; /* of a production */
     void (*done)(void);
     void *arg;
@@ -64,6 +64,9 @@ struct fake_store {
     struct store store;
     TAILQ_HEAD(, fake_store_call) calls;
     int64_t seq;
+    unsigned maintain_calls;
+    store_done *maintained;
+    void *maintained_arg;
 };
 
 static const struct err fake_ok = {.code = ERR_NONE};
@@ -185,9 +188,10 @@ static inline void fake_counts(struct store *store, store_counts_done *done, voi
 
 static inline void fake_maintain(struct store *store, store_done *done, void *arg)
 {
-    (void)store;
-    (void)done; /* left unanswered */
-    (void)arg;
+    struct fake_store *fake = (struct fake_store *)store;
+    fake->maintain_calls++;
+    fake->maintained = done; /* the test may answer the last one */
+    fake->maintained_arg = arg;
 }
 
 static inline void fake_earlier(struct store *store, const char *item,
@@ -232,17 +236,21 @@ static inline void fake_dead_letters(struct store *store, const char *item, stru
 }
 
 static inline void fake_redrive(struct store *store, const char *item, const struct uuid *ids,
-                                size_t count, store_ids_done *done, void *arg)
+                                size_t count, struct uuid after, store_handled_done *done,
+                                void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_REDRIVE, count, FAKE_DONE(done), arg);
+    call->id = after;
     call->name = item;
     call->ids = ids;
 }
 
 static inline void fake_dismiss(struct store *store, const char *item, const struct uuid *ids,
-                                size_t count, store_ids_done *done, void *arg)
+                                size_t count, struct uuid after, store_handled_done *done,
+                                void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_DISMISS, count, FAKE_DONE(done), arg);
+    call->id = after;
     call->name = item;
     call->ids = ids;
 }
@@ -285,11 +293,12 @@ static inline void fake_close_queue(struct store *store, const char *item, int64
 }
 
 static inline void fake_older(struct store *store, const char *item, int64_t version,
-                              store_older_done *done, void *arg)
+                              int64_t after_seq, store_older_done *done, void *arg)
 {
     struct fake_store_call *call = fake_store_add(store, FAKE_OLDER, 1, FAKE_DONE(done), arg);
     call->name = item;
     call->number = version;
+    call->after_seq = after_seq;
 }
 
 static const struct store_ops fake_store_ops = {
@@ -309,6 +318,7 @@ static const struct store_ops fake_store_ops = {
     .release = fake_release,
     .low_mark = fake_low_mark,
     .counts = fake_counts,
+    .dead_counts = fake_counts,
     .maintain = fake_maintain,
     .earlier = fake_earlier,
     .own = fake_own,
@@ -384,7 +394,8 @@ static inline bool fake_store_lose_more(const struct fake_store_call *call, cons
         return true;
     case FAKE_REDRIVE:
     case FAKE_DISMISS:
-        ((store_ids_done *)call->done)(call->arg, lost, NULL, 0);
+        ((store_handled_done *)call->done)(call->arg, lost,
+                                           &(const struct store_handled){.count = 0});
         return true;
     case FAKE_PUBLISH:
     case FAKE_PRODUCTION_OF:
@@ -394,7 +405,7 @@ static inline bool fake_store_lose_more(const struct fake_store_call *call, cons
         ((store_attended *)call->done)(call->arg, lost, &nowhere);
         return true;
     case FAKE_OLDER:
-        ((store_older_done *)call->done)(call->arg, lost, false);
+        ((store_older_done *)call->done)(call->arg, lost, 0);
         return true;
     default:
         return false;

@@ -35,7 +35,8 @@ static inline void fixture_request(void *arg, struct http_request *request)
     } else if (slice_is(path, "/big")) {
         char *bytes = malloc(fixture->big_len);
         memset(bytes, 'x', fixture->big_len);
-        http_answer(request, 200, "text/plain", slice_of(bytes, fixture->big_len), NULL, 0);
+        struct http_header header = {"X-Correlation-ID", SLICE_LITERAL("an-id")};
+        http_answer(request, 200, "text/plain", slice_of(bytes, fixture->big_len), &header, 1);
         free(bytes);
     } else if (path.len >= 5 && memcmp(path.ptr, "/dump", 5) == 0) {
         struct buffer out;

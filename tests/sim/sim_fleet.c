@@ -66,19 +66,6 @@ void __asan_on_error(void)
     tell_seed();
 }
 
-/* intake_done leaves what is answered and waits in a batch: memory of a process that ends. */
-const char *__lsan_default_options(void);
-const char *__lsan_default_options(void)
-{
-    return "print_suppressions=0";
-}
-
-const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:intake_accept\n";
-}
-
 static bool parse_seeds(const char *text, uint64_t *from, uint64_t *count)
 {
     return sscanf(text, "%" SCNu64 ":%" SCNu64, from, count) == 2 && *count > 0;

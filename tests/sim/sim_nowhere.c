@@ -14,6 +14,14 @@ int http_server_start(struct loop *loop, const struct http_server_options *optio
     return 0;
 }
 
+int http_server_move(struct http_server *server, const char *listen, struct err *err)
+{
+    (void)server;
+    (void)listen;
+    (void)err;
+    return 0;
+}
+
 uint16_t http_server_port(const struct http_server *server)
 {
     (void)server;

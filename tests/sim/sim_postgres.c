@@ -237,22 +237,33 @@ static bool is_named(struct uuid id, const struct uuid *ids, size_t count)
     return ids == NULL;
 }
 
-size_t pg_redrive(const char *item, const struct uuid *ids, size_t count, struct uuid *ret_ids,
-                  size_t max)
+static struct pg_row *next_dead_letter(const char *item, const struct uuid *ids, size_t count,
+                                       struct uuid after)
+{
+    struct pg_row *row, *lowest = NULL;
+    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
+    {
+        if (row->ended && row->end == STORE_DEAD_LETTERED && strcmp(row->item, item) == 0 &&
+            is_named(row->id, ids, count) && memcmp(&row->id, &after, sizeof(after)) > 0 &&
+            (!lowest || memcmp(&row->id, &lowest->id, sizeof(row->id)) < 0))
+            lowest = row;
+    }
+    return lowest;
+}
+
+size_t pg_redrive(const char *item, const struct uuid *ids, size_t count, struct uuid after,
+                  struct uuid *ret_ids, size_t max)
 {
     struct pg_row *row;
     size_t found = 0;
-    TAILQ_FOREACH(row, &postgres.accepted, by_seq)
-    {
-        if (!row->ended || row->end != STORE_DEAD_LETTERED || strcmp(row->item, item) != 0 ||
-            !is_named(row->id, ids, count) || found == max)
-            continue;
+    while (found < max && (row = next_dead_letter(item, ids, count, after))) {
         sim_say("  %s begins its run %d", sim_name(row->id), row->run + 1);
         sim_count(SIM_BEGUN_AGAIN);
         row->run++;
         row->ended = false;
         row->attempt = 0;
         row->due_ms = 0;
+        after = row->id;
         ret_ids[found++] = row->id;
     }
     return found;

@@ -45,6 +45,7 @@ struct pg_member { /* a worker that shares an item's partitions */
     char worker[REDIS_NAME_MAX], item[REDIS_NAME_MAX];
     enum messaging_pattern pattern;
     int64_t until_us; /* of its worker */
+    bool leaves;
 };
 
 struct pg_partition {
@@ -117,8 +118,8 @@ struct pg_outcome {
 void pg_settle(struct pg_outcome *outcome);
 void pg_claim(struct store_claim *claim);
 /* The next run of dead letters of an item: of these, or of all. How many; their ids, at most `max`. */
-size_t pg_redrive(const char *item, const struct uuid *ids, size_t count, struct uuid *ret_ids,
-                  size_t max);
+size_t pg_redrive(const char *item, const struct uuid *ids, size_t count, struct uuid after,
+                  struct uuid *ret_ids, size_t max);
 
 /* ---- leases (sim_postgres_leases.c) ---- */
 

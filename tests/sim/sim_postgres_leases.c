@@ -75,6 +75,11 @@ static bool is_live(const struct pg_member *member)
     return member->until_us > sim.now_us;
 }
 
+static bool has_share(const struct pg_member *member, const char *item)
+{
+    return is_live(member) && !member->leaves && strcmp(member->item, item) == 0;
+}
+
 static struct pg_member *find_member(const char *item, const char *worker)
 {
     struct pg_member *member;
@@ -107,14 +112,16 @@ static struct balance balance_of(const struct store_share *share, const char *wo
     const struct pg_member *member;
     int64_t members = 0, all = 0, lacking = 0, lacking_others = 0, excess = 0, rank = 0;
     int64_t parts = share->partitions, mine = count_of(share->item, worker);
+    if (share->leaves)
+        return (struct balance){.give = mine};
     TAILQ_FOREACH(member, &postgres.members, link)
     {
-        members += is_live(member) && strcmp(member->item, share->item) == 0;
+        members += has_share(member, share->item);
     }
     int64_t lowest = parts / members, odd = parts % members > 0;
     TAILQ_FOREACH(member, &postgres.members, link)
     {
-        if (!is_live(member) || strcmp(member->item, share->item) != 0)
+        if (!has_share(member, share->item))
             continue;
         int64_t have = count_of(share->item, member->worker);
         int64_t lacks = have < lowest ? lowest - have : 0;
@@ -178,6 +185,7 @@ void pg_own(const char *worker, const struct store_share *shares, size_t count, 
             TAILQ_INSERT_TAIL(&postgres.members, member, link);
         }
         member->until_us = sim.now_us + ttl_ms * SIM_MS;
+        member->leaves = shares[i].leaves;
     }
     for (size_t i = 0; i < count; i++)
         take(&shares[i], worker, balance_of(&shares[i], worker).take);

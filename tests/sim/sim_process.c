@@ -335,9 +335,10 @@ void sim_reap(void)
     }
 }
 
-static void on_redriven(void *arg, const struct err *err, size_t count)
+static void on_redriven(void *arg, const struct err *err, size_t count, size_t left)
 {
     (void)arg;
+    (void)left;
     sim_say("%zu redriven: %s", count, error_word(err->code));
 }
 
@@ -415,11 +416,12 @@ static void say_lane(const struct lane *lane)
     sim_say("  fifo state %u%s", lane->fifo->state, lane->fifo->leaving ? ", leaving" : "");
     TAILQ_FOREACH(part, &lane->fifo->parts, link)
     {
-        sim_say("  part %u holds %zu, in cycle %u, gate %lld, high %lld%s%s%s%s%s%s", part->number,
-                part->held, part->in_cycle, (long long)part->gate_seq, (long long)part->high_seq,
-                part->lost ? ", lost" : "", part->leaving ? ", leaving" : "",
-                part->disowning ? ", disowning" : "", part->inheriting ? ", inherits" : "",
-                part->look_back ? ", looks back" : "", lane_part_is_sure(part) ? "" : ", unsure");
+        sim_say("  part %u holds %zu, in cycle %u, clear to %lld, top %lld%s%s%s%s%s%s",
+                part->number, part->held, part->in_cycle, (long long)part->clear_seq,
+                (long long)part->top_seq, part->lost ? ", lost" : "",
+                part->leaving ? ", leaving" : "", part->disowning ? ", disowning" : "",
+                part->inheriting ? ", inherits" : "", part->look_back ? ", looks back" : "",
+                lane_part_is_sure(part) ? "" : ", unsure");
     }
 }
 

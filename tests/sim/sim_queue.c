@@ -348,10 +348,10 @@ static void finish(struct queue *queue, struct queue_name name,
     send(queue, call);
 }
 
-static void retry(struct queue *queue, struct queue_name name, const struct queue_retry *retries,
-                  size_t count, queue_done *done, void *arg)
+static void retry(struct queue *queue, struct queue_name name, const char *consumer,
+                  const struct queue_retry *retries, size_t count, queue_done *done, void *arg)
 {
-    struct queue_call *call = name_call(queue, OP_RETRY, name, NULL, count, DONE(done), arg);
+    struct queue_call *call = name_call(queue, OP_RETRY, name, consumer, count, DONE(done), arg);
     for (size_t i = 0; i < count; i++)
         call->given[i] = (struct redis_given){.id = retries[i].id,
                                               .number = strtoll(retries[i].entry_id, NULL, 10),
@@ -453,6 +453,19 @@ static void held(struct queue *queue, struct queue_name name, const struct uuid 
     send(queue, call);
 }
 
+/* No run changes its production. */
+static void withdraw(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                     size_t count, queue_flags_done *done, void *arg)
+{
+    (void)queue;
+    (void)name;
+    (void)ids;
+    (void)count;
+    (void)done;
+    (void)arg;
+    BUG_ON(true);
+}
+
 static void heartbeat(struct queue *queue, const char *worker, const char *host, int64_t pid,
                       const char *items, int64_t in_hand, int64_t ttl_ms, queue_done *done,
                       void *arg)
@@ -495,6 +508,7 @@ static const struct queue_ops queue_ops = {.enqueue = enqueue,
                                            .depth = depth,
                                            .missing = missing,
                                            .held = held,
+                                           .withdraw = withdraw,
                                            .heartbeat = heartbeat,
                                            .leave = leave,
                                            .free = free_queue};

@@ -165,7 +165,7 @@ void queue_call_execute(struct sim_call *sim_call)
         redis_finish(call->name, call->given, call->count);
         break;
     case OP_RETRY:
-        redis_retry(call->name, call->given, call->count);
+        redis_retry(call->name, call->consumer, call->given, call->count);
         break;
     case OP_PROMOTE:
         call->results[0] =

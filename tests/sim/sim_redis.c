@@ -512,27 +512,24 @@ void redis_hand_back(struct queue_name name, const char *consumer, const struct 
 void redis_finish(struct queue_name name, const struct redis_given *given, size_t count)
 {
     struct redis_stream *stream = stream_of(name);
-    size_t removed = 0;
     for (size_t i = 0; i < count; i++) {
         struct redis_entry *entry = find_entry(stream, given[i].number);
-        removed += entry != NULL;
+        struct redis_index *index = find_index(stream, given[i].id);
         if (entry)
             free_entry(&stream->entries, entry);
-        check_finished(given[i].id);
-    }
-    for (size_t i = 0; i < count; i++) {
-        const struct redis_index *index = find_index(stream, given[i].id);
-        if (index && (removed == count || index->number == given[i].number))
+        if (index && index->number == given[i].number)
             drop_index(stream, given[i].id);
+        check_finished(given[i].id);
     }
 }
 
-void redis_retry(struct queue_name name, const struct redis_given *given, size_t count)
+void redis_retry(struct queue_name name, const char *consumer, const struct redis_given *given,
+                 size_t count)
 {
     struct redis_stream *stream = stream_of(name);
     for (size_t i = 0; i < count; i++) {
         struct redis_entry *entry = find_entry(stream, given[i].number);
-        if (!entry)
+        if (!entry || !is_in_hand_of(entry, consumer))
             continue;
         TAILQ_REMOVE(&stream->entries, entry, link);
         entry->due_ms = given[i].due_ms;

@@ -127,7 +127,8 @@ void redis_renew(struct queue_name name, const char *consumer, const struct redi
 void redis_hand_back(struct queue_name name, const char *consumer, const struct redis_given *given,
                      size_t count);
 void redis_finish(struct queue_name name, const struct redis_given *given, size_t count);
-void redis_retry(struct queue_name name, const struct redis_given *given, size_t count);
+void redis_retry(struct queue_name name, const char *consumer, const struct redis_given *given,
+                 size_t count);
 int64_t redis_promote(struct queue_name name, int64_t now_ms, size_t max, int64_t *ret_next_ms);
 struct queue_depth redis_depth_of(struct queue_name name);
 bool redis_is_missing(struct queue_name name, struct uuid id);

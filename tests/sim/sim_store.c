@@ -60,6 +60,14 @@ static void complete_attend(struct store_call *call, const struct err *err)
     ((store_attended *)call->done)(call->arg, err, &standing);
 }
 
+static void complete_redrive(struct store_call *call, const struct err *err, size_t count)
+{
+    struct store_handled handled = {.ids = call->ids_told, .count = count};
+    if (!call->ids && count == call->limit)
+        handled.next = call->ids_told[count - 1];
+    ((store_handled_done *)call->done)(call->arg, err, &handled);
+}
+
 static void complete(struct sim_call *sim_call, const struct err *err)
 {
     struct store_call *call = (struct store_call *)sim_call;
@@ -114,10 +122,10 @@ static void complete(struct sim_call *sim_call, const struct err *err)
         complete_attend(call, err);
         return;
     case OP_OLDER:
-        ((store_older_done *)call->done)(call->arg, err, call->found);
+        ((store_older_done *)call->done)(call->arg, err, call->found ? 1 : 0);
         return;
     case OP_REDRIVE:
-        ((store_ids_done *)call->done)(call->arg, err, call->ids_told, results);
+        complete_redrive(call, err, results);
         return;
     case OP_DISOWN:
     case OP_RELEASE:
@@ -460,9 +468,10 @@ static void attend(struct store *store, const char *id, const char *kind, int64_
     send(store, call);
 }
 
-static void older(struct store *store, const char *item, int64_t version, store_older_done *done,
-                  void *arg)
+static void older(struct store *store, const char *item, int64_t version, int64_t after_seq,
+                  store_older_done *done, void *arg)
 {
+    (void)after_seq;
     struct store_call *call = new_call(store, OP_OLDER, 0, DONE(done), arg);
     snprintf(call->name, sizeof(call->name), "%s", item);
     call->number = version;
@@ -470,12 +479,13 @@ static void older(struct store *store, const char *item, int64_t version, store_
 }
 
 static void redrive(struct store *store, const char *item, const struct uuid *ids, size_t count,
-                    store_ids_done *done, void *arg)
+                    struct uuid after, store_handled_done *done, void *arg)
 {
     struct store_call *call = new_call(store, OP_REDRIVE, ids ? count : 0, DONE(done), arg);
     snprintf(call->name, sizeof(call->name), "%s", item);
     call->ids = ids ? copy(ids, count, sizeof(*ids)) : NULL;
     call->limit = count;
+    call->after = after;
     send(store, call);
 }
 

@@ -73,7 +73,7 @@ struct store_call {
     struct store_unfinished *rows;
     struct redis_content **contents; /* that the rows or the record borrow */
     struct store_earlier *earlier;
-    struct uuid *ids_told;
+    struct uuid *ids_told, after;
     struct store_record record;
     char record_error[240];
     struct store_count *counts;

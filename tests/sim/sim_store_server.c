@@ -299,7 +299,7 @@ static void execute_counts(struct store_call *call)
             i++;
         if (i == call->result_count)
             call->counts[call->result_count++].item = row->item;
-        call->counts[i].unfinished++;
+        call->counts[i].count++;
     }
 }
 
@@ -409,8 +409,8 @@ void store_call_execute(struct sim_call *sim_call)
         break;
     case OP_REDRIVE:
         call->ids_told = mem_array(STORE_BATCH_MAX, sizeof(*call->ids_told));
-        call->result_count =
-            pg_redrive(call->name, call->ids, call->count, call->ids_told, call->limit);
+        call->result_count = pg_redrive(call->name, call->ids, call->count, call->after,
+                                        call->ids_told, call->limit);
         break;
     case OP_LOW_MARK:
     case OP_MAINTAIN:

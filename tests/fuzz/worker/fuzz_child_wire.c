@@ -39,6 +39,7 @@ static void as_worker(struct wire_frame *frame, const struct production *product
             check_place(frame, &job, body_slice(job.sent[i].body));
             check_place(frame, &job, job.sent[i].content_type);
             BUG_ON(job.sent[i].target->index >= production->item_count);
+            BUG_ON(job.sent[i].content_type.len > META_CONTENT_TYPE_MAX);
         }
         frame->payload = NULL; /* the job's */
     }

@@ -221,6 +221,35 @@ START_TEST(peer_does_not_read)
 }
 END_TEST
 
+/* What they do not read is in the budget: others are told to come again, and small answers still go out. */
+START_TEST(peers_do_not_read)
+{
+    struct answer answer;
+    restart(&(struct http_server_options){.max_body = 1 << 20, .memory_budget = 24u << 20});
+    fixture->big_len = (size_t)16 << 20;
+    struct peer *other = peer_open(fixture->loop, fixture->port);
+    static const char get[] = "GET /big HTTP/1.1\r\nHost: x\r\n\r\n";
+    send(peer->fd, get, strlen(get), MSG_NOSIGNAL);
+    wait_until(fixture->loop, fixture->server->memory > (8u << 20));
+    peer_send(other, get);
+    peer_answer(other, &answer);
+    ck_assert_int_eq(answer.status, 503);
+    ck_assert(answer_has(&answer, "Retry-After: 1"));
+    ck_assert(answer_has(&answer, "X-Correlation-ID: an-id"));
+    answer_done(&answer);
+    peer_send(other, "HEAD /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    peer_answer_kind(other, &answer, true);
+    ck_assert_int_eq(answer.status, 200);
+    answer_done(&answer);
+    peer_send(other, "GET /dump HTTP/1.1\r\nHost: x\r\n\r\n");
+    peer_expect(other, 200);
+    peer_expect(peer, 200); /* read at last */
+    peer_send(other, get);
+    peer_expect(other, 200);
+    peer_close(other);
+}
+END_TEST
+
 /* A slow reader that makes progress is not cut off. */
 START_TEST(peer_reads_slowly)
 {
@@ -357,6 +386,58 @@ START_TEST(two_thousand_at_once)
     }
     free(many);
     wait_until(fixture->loop, http_server_connections(fixture->server) == 1);
+}
+END_TEST
+
+/* ---- another address, other limits ---- */
+
+static void expect_echo(struct peer *from)
+{
+    peer_send(from, "GET /echo HTTP/1.1\r\nHost: x\r\n\r\n");
+    expect_body(from, "");
+}
+
+START_TEST(it_moves)
+{
+    struct err err;
+    uint16_t before = fixture->port;
+    struct fixture *other = fixture_new(&(struct http_server_options){.max_body = 10});
+    char taken[32], all[32];
+    snprintf(taken, sizeof(taken), "127.0.0.1:%d", other->port);
+    expect_echo(peer);
+    ck_assert_int_eq(http_server_move(fixture->server, taken, &err), -1);
+    ck_assert_int_eq(err.code, ERR_IO);
+    ck_assert_uint_eq(http_server_port(fixture->server), before);
+    fixture_free(other);
+    ck_assert_int_eq(http_server_move(fixture->server, taken, &err), 0);
+    struct peer *there = peer_open(fixture->loop, http_server_port(fixture->server));
+    expect_echo(there);
+    expect_echo(peer); /* an open connection stays */
+    /* The same port on all addresses: only one of them can be listened on. */
+    snprintf(all, sizeof(all), "0.0.0.0:%d", http_server_port(fixture->server));
+    ck_assert_int_eq(http_server_move(fixture->server, all, &err), 0);
+    peer_close(there);
+    there = peer_open(fixture->loop, http_server_port(fixture->server));
+    expect_echo(there);
+    ck_assert_int_eq(http_server_move(fixture->server, "127.0.0.1", &err), -1);
+    ck_assert_int_eq(err.code, ERR_CONFIG);
+    peer_close(there);
+    there = peer_open(fixture->loop, http_server_port(fixture->server));
+    expect_echo(there);
+    peer_close(there);
+}
+END_TEST
+
+START_TEST(another_max_body)
+{
+    http_server_set_max_body(fixture->server, 4);
+    peer_send(peer, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345");
+    peer_expect(peer, 413);
+    peer_close(peer);
+    http_server_set_max_body(fixture->server, 5);
+    peer = peer_open(fixture->loop, fixture->port);
+    peer_send(peer, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n12345");
+    expect_body(peer, "12345");
 }
 END_TEST
 
@@ -497,6 +578,7 @@ int main(void)
     tcase_add_test(tests, idle_connection);
     tcase_add_test(tests, handling_has_no_deadline);
     tcase_add_test(tests, peer_does_not_read);
+    tcase_add_test(tests, peers_do_not_read);
     tcase_add_test(tests, peer_reads_slowly);
     tcase_add_test(tests, peer_never_closes);
     tcase_add_loop_test(tests, cut_off_is_no_request, 0, 4);
@@ -504,6 +586,8 @@ int main(void)
     tcase_add_test(tests, answered_inside_on_gone);
     tcase_add_test(tests, half_closed);
     tcase_add_test(tests, two_thousand_at_once);
+    tcase_add_test(tests, it_moves);
+    tcase_add_test(tests, another_max_body);
     tcase_add_test(tests, too_many_connections);
     tcase_add_test(tests, flood_of_connections);
     tcase_add_test(tests, out_of_descriptors);

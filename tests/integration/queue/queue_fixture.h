@@ -325,7 +325,7 @@ static inline void retry(struct peer *peer, struct queue_name name,
         retries[i] = (struct queue_retry){.id = claimed->entries[i].id, .due_ms = due_ms};
         memcpy(retries[i].entry_id, claimed->entries[i].entry_id, QUEUE_ENTRY_ID_MAX);
     }
-    peer->queue->ops->retry(peer->queue, name, retries, claimed->count, on_done, &result);
+    peer->queue->ops->retry(peer->queue, name, peer->id, retries, claimed->count, on_done, &result);
     wait_ok(&result);
 }
 
@@ -359,6 +359,15 @@ static inline bool is_held(struct peer *peer, struct queue_name name, struct uui
 {
     struct result result = {.flag_count = 1};
     peer->queue->ops->held(peer->queue, name, &id, 1, on_missing, &result);
+    wait_ok(&result);
+    return result.flags[0];
+}
+
+/* It is not in the queue any more. */
+static inline bool withdraw(struct peer *peer, struct queue_name name, struct uuid id)
+{
+    struct result result = {.flag_count = 1};
+    peer->queue->ops->withdraw(peer->queue, name, &id, 1, on_missing, &result);
     wait_ok(&result);
     return result.flags[0];
 }

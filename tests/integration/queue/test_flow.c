@@ -353,22 +353,105 @@ START_TEST(retry_and_promote)
 }
 END_TEST
 
-START_TEST(promote_serves_all_patterns)
+static const struct queue_name SYNC = {"ADT", PATTERN_SYNC_RELIABLE, 0, QUEUE_UNORDERED, 0};
+
+/* The item's pattern has changed. */
+START_TEST(what_other_patterns_have_enters_the_queue)
 {
-    const struct queue_name sync = {"ADT", PATTERN_SYNC_RELIABLE, 0, QUEUE_UNORDERED, 0};
     enqueue_one(&door, ADT, "a");
-    enqueue_one(&door, sync, "s");
-    struct queue_claimed *a = claim(&alice, ADT, 5, false), *s = claim(&alice, sync, 5, false);
+    enqueue_one(&door, SYNC, "s");
+    struct queue_claimed *a = claim(&alice, ADT, 5, false), *s = claim(&alice, SYNC, 5, false);
+    enqueue_one(&door, ADT, "waits");
+    freeReplyObject(redis_server_command(&server, "XADD hie:{ADT}:async_reliable * body raw"));
     retry(&alice, ADT, a, 1000);
-    retry(&alice, sync, s, 1001);
+    retry(&alice, SYNC, s, 1001);
     int64_t next;
-    ck_assert_int_eq(promote(&door, sync, 2000, 1, &next), 1);
+    ck_assert_int_eq(promote(&door, SYNC, 2000, 1, &next), 3);
     ck_assert_int_eq(next, 1001);
-    ck_assert_int_eq(promote(&door, sync, 2000, 10, &next), 1);
-    ck_assert_uint_eq(claim_count(&bob, ADT, 5, false), 1);
-    ck_assert_uint_eq(claim_count(&bob, sync, 5, false), 1);
+    ck_assert_int_eq(promote(&door, SYNC, 2000, 10, &next), 1);
+    ck_assert_int_eq(redis_server_integer(&server, "EXISTS hie:{ADT}:async_reliable:index"), 0);
+    ck_assert_int_eq(redis_server_integer(&server, "XLEN hie:{ADT}:async_reliable"), 0);
+    ck_assert_int_eq(redis_server_integer(&server, "EXISTS hie:{ADT}:parked"), 0);
+    struct queue_claimed *claimed = claim(&bob, SYNC, 9, false);
+    ck_assert_uint_eq(claimed->count, 4);
+    check_body(&claimed->entries[0], "a", 1);
+    ck_assert(uuid_equal(claimed->entries[0].id, a->entries[0].id));
+    finish(&bob, SYNC, claimed);
+    ck_assert_int_eq(redis_server_integer(&server, "HLEN hie:{ADT}:sync_reliable:index"), 0);
+    queue_claimed_unref(claimed);
     queue_claimed_unref(a);
     queue_claimed_unref(s);
+}
+END_TEST
+
+START_TEST(what_the_queue_knows_enters_it_once)
+{
+    struct queue_entry entries[2] = {entry_of("later"), entry_of("now")};
+    entries[0].due_ms = clock_wall_ms() + 3600000;
+    enqueue(&door, ADT, entries, 2);
+    enqueue(&door, SYNC, entries, 2);
+    int64_t next;
+    ck_assert_int_eq(promote(&door, SYNC, entries[0].due_ms, 10, &next), 1);
+    ck_assert_int_eq(redis_server_integer(&server, "XLEN hie:{ADT}:async_reliable"), 0);
+    ck_assert_int_eq(redis_server_integer(&server, "EXISTS hie:{ADT}:async_reliable:index"), 0);
+    ck_assert_uint_eq(claim_count(&bob, SYNC, 5, false), 2);
+    /* What is in a hand stays. */
+    enqueue_one(&door, ADT, "held");
+    struct queue_claimed *held = claim(&alice, ADT, 5, false);
+    ck_assert_int_eq(promote(&door, SYNC, 1, 10, &next), 0);
+    finish(&alice, ADT, held);
+    ck_assert_int_eq(redis_server_integer(&server, "XLEN hie:{ADT}:async_reliable"), 0);
+    queue_claimed_unref(held);
+}
+END_TEST
+
+START_TEST(what_goes_elsewhere_is_withdrawn)
+{
+    struct queue_entry entries[3] = {entry_of("later"), entry_of("waits"), entry_of("held")};
+    entries[0].due_ms = clock_wall_ms() + 3600000;
+    enqueue(&door, ADT, &entries[2], 1);
+    struct queue_claimed *held = claim(&alice, ADT, 5, false);
+    enqueue(&door, ADT, entries, 2);
+    ck_assert(withdraw(&door, ADT, entries[0].id));
+    ck_assert(withdraw(&door, ADT, entries[1].id));
+    ck_assert(!withdraw(&door, ADT, entries[2].id));
+    ck_assert(withdraw(&door, ADT, entries[1].id)); /* again */
+    ck_assert_int_eq(redis_server_integer(&server, "XLEN hie:{ADT}:async_reliable"), 1);
+    ck_assert_int_eq(redis_server_integer(&server, "HLEN hie:{ADT}:async_reliable:index"), 1);
+    ck_assert_int_eq(redis_server_integer(&server, "EXISTS hie:{ADT}:parked hie:{ADT}:delayed"), 0);
+    finish(&alice, ADT, held);
+    queue_claimed_unref(held);
+}
+END_TEST
+
+/* A finish whose answer was lost is repeated after the message was driven again. */
+START_TEST(a_late_finish_leaves_the_next_run_its_place)
+{
+    struct queue_entry entry = entry_of("x");
+    enqueue(&door, ADT, &entry, 1);
+    struct queue_claimed *first = claim(&alice, ADT, 5, false);
+    finish(&alice, ADT, first);
+    enqueue(&door, ADT, &entry, 1);
+    finish(&alice, ADT, first);
+    ck_assert(!is_missing(&door, ADT, entry.id));
+    ck_assert_int_eq(enqueue(&door, ADT, &entry, 1), 1); /* it is known */
+    queue_claimed_unref(first);
+}
+END_TEST
+
+/* A worker was paused; another runs what it held. */
+START_TEST(only_its_holder_retries_an_entry)
+{
+    enqueue_one(&door, ADT, "x");
+    struct queue_claimed *first = claim(&alice, ADT, 5, false), *then = takeover(&bob, ADT, 0, 5);
+    ck_assert_uint_eq(then->count, 1);
+    retry(&alice, ADT, first, 1000);
+    ck_assert_int_eq(depth(&door, ADT).in_hand, 1);
+    retry(&bob, ADT, then, 1000);
+    ck_assert_int_eq(depth(&door, ADT).delayed, 1);
+    ck_assert_int_eq(depth(&door, ADT).next_due_ms, 1000);
+    queue_claimed_unref(first);
+    queue_claimed_unref(then);
 }
 END_TEST
 
@@ -547,7 +630,11 @@ int main(void)
     tcase_add_test(tests, takeover_drops_deleted_entries);
     tcase_add_test(tests, hand_back_waits_again_once);
     tcase_add_test(tests, retry_and_promote);
-    tcase_add_test(tests, promote_serves_all_patterns);
+    tcase_add_test(tests, what_other_patterns_have_enters_the_queue);
+    tcase_add_test(tests, what_the_queue_knows_enters_it_once);
+    tcase_add_test(tests, what_goes_elsewhere_is_withdrawn);
+    tcase_add_test(tests, a_late_finish_leaves_the_next_run_its_place);
+    tcase_add_test(tests, only_its_holder_retries_an_entry);
     tcase_add_test(tests, enqueue_with_a_delay);
     tcase_add_test(tests, missing_sees_what_a_person_deleted);
     tcase_add_test(tests, held_tells_who_is_in_a_hand);

@@ -135,6 +135,18 @@ START_TEST(older_functions_are_replaced_and_newer_are_left)
 }
 END_TEST
 
+/* An earlier program that started at the same moment was the last to load. */
+START_TEST(functions_that_became_older_are_replaced)
+{
+    peer_start(&door, NULL);
+    load_revision(0);
+    WAIT_FOR(redis_server_integer(&server, "FCALL hie1_revision 0") > 0);
+    enqueue_one(&door, ADT, "x");
+    ck_assert_int_eq(door.downs, 0);
+    ck_assert_int_eq(door.fresh_ups, 1);
+}
+END_TEST
+
 START_TEST(calls_while_down)
 {
     struct queue_entry entry = entry_of("x");
@@ -371,6 +383,7 @@ int main(void)
     tcase_add_test(tests, flushed_under_a_connection);
     tcase_add_test(tests, functions_flushed_under_a_connection);
     tcase_add_test(tests, older_functions_are_replaced_and_newer_are_left);
+    tcase_add_test(tests, functions_that_became_older_are_replaced);
     tcase_add_test(tests, calls_while_down);
     tcase_add_test(tests, server_comes_later);
     tcase_add_test(tests, broken_with_calls_under_way);

@@ -242,7 +242,7 @@ START_TEST(retry_and_promote_keep_the_place)
             (struct queue_retry){.id = claimed->entries[i].id, .due_ms = 1, .attempts = (int)i * 3};
         memcpy(retries[i].entry_id, claimed->entries[i].entry_id, QUEUE_ENTRY_ID_MAX);
     }
-    alice.queue->ops->retry(alice.queue, PRI, retries, 2, on_done, &result);
+    alice.queue->ops->retry(alice.queue, PRI, alice.id, retries, 2, on_done, &result);
     wait_ok(&result);
     ck_assert_int_eq(depth(&door, PRI).delayed, 2);
     int64_t next;
@@ -311,13 +311,24 @@ START_TEST(a_paused_worker_finishes_what_waits_again)
     finish(&alice, PRI, &two);
     ck_assert_int_eq(number("ZCARD " STREAM ":order"), 3);
     struct queue_claimed one = {.entries = claimed->entries + 2, .count = 1};
-    retry(&alice, PRI, &one, 1);
-    ck_assert_int_eq(number("ZCARD " STREAM ":order"), 2);
-    int64_t next;
-    promote(&door, PRI, 1, 9, &next);
-    ck_assert_str_eq(bodies_of(claim(&bob, PRI, 9, false)), "!e5 a5 !c0 "); /* one time: by id */
+    retry(&alice, PRI, &one, 1); /* it is not hers any more */
+    ck_assert_int_eq(number("ZCARD " STREAM ":order"), 3);
+    ck_assert_int_eq(depth(&door, PRI).delayed, 0);
+    ck_assert_str_eq(bodies_of(claim(&bob, PRI, 9, false)), "!a5 !e5 !c0 ");
     finish(&alice, PRI, claimed);
     queue_claimed_unref(claimed);
+}
+END_TEST
+
+/* The stream was deleted and is another; the index is still there. */
+START_TEST(an_order_without_its_stream)
+{
+    add_mixed(PRI);
+    ck_assert_str_eq(bodies_of(claim(&alice, PRI, 1, false)), "b9 ");
+    number("HSET " STREAM ":index :order 'priority 0 99999999999999-0'");
+    number("DEL " STREAM);
+    add(PRI, "n9", 9, 1);
+    ck_assert_int_eq(depth(&door, PRI).waiting, 1);
 }
 END_TEST
 
@@ -556,6 +567,7 @@ int main(void)
     tcase_add_test(tests, recovered_entries_are_marked);
     tcase_add_test(tests, a_paused_worker_finishes_what_waits_again);
     tcase_add_test(tests, a_change_of_shape_builds_the_order_anew);
+    tcase_add_test(tests, an_order_without_its_stream);
     tcase_add_loop_test(tests, from_an_order_to_none_and_back, 0, 2);
     tcase_add_test(tests, two_types_at_once);
     tcase_add_test(tests, largest_batch);

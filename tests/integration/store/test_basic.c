@@ -240,6 +240,7 @@ START_TEST(test_find)
     ck_assert_int_eq(found.record.received_us, a.received_us);
     ck_assert_int_eq(found.record.finished_us, 0);
     ck_assert(uuid_is_none(found.record.parent));
+    ck_assert(found.record.queue_pattern == PATTERN_ASYNC_RELIABLE && found.record.partition == -1);
 
     struct store_outcome retry = end_of(&a, STORE_RETRY, 1);
     ck_assert(settle_one(&f, &retry));
@@ -251,10 +252,14 @@ START_TEST(test_find)
     struct store_message child = new_message("Out");
     child.id = uuid_child(a.id, 1, 0, 0);
     child.parent = a.id;
+    child.pattern = PATTERN_SYNC_RELIABLE;
+    child.partition = 3;
     struct store_outcome end = end_of(&a, STORE_COMPLETED, 2);
     end.children = &child;
     end.child_count = 1;
     ck_assert(settle_one(&f, &end));
+    found = find(&f, child.id);
+    ck_assert(found.record.queue_pattern == PATTERN_SYNC_RELIABLE && found.record.partition == 3);
     found = find(&f, a.id);
     ck_assert_str_eq(found.state, "completed");
     ck_assert_int_eq(found.record.attempts, 2);

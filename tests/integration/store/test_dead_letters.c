@@ -4,23 +4,26 @@
 struct ids {
     int calls;
     struct err err;
-    size_t count;
+    size_t count, left;
+    struct uuid next;
     struct uuid list[STORE_BATCH_MAX];
 };
 
-static void on_ids(void *arg, const struct err *err, const struct uuid *ids, size_t count)
+static void on_ids(void *arg, const struct err *err, const struct store_handled *handled)
 {
     struct ids *answer = arg;
     answer->calls++;
     answer->err = *err;
-    answer->count = count;
-    memcpy(answer->list, ids, count * sizeof(*ids));
+    answer->count = handled->count;
+    answer->left = handled->left;
+    answer->next = handled->next;
+    memcpy(answer->list, handled->ids, handled->count * sizeof(*handled->ids));
 }
 
 static size_t redrive(struct fixture *f, const char *item, const struct uuid *ids, size_t count)
 {
     struct ids answer = {0};
-    CALL(f, answer, redrive, item, ids, count, on_ids);
+    CALL(f, answer, redrive, item, ids, count, UUID_NONE, on_ids);
     ck_assert_int_eq(answer.err.code, ERR_NONE);
     return answer.count;
 }
@@ -28,7 +31,7 @@ static size_t redrive(struct fixture *f, const char *item, const struct uuid *id
 static size_t dismiss(struct fixture *f, const char *item, const struct uuid *ids, size_t count)
 {
     struct ids answer = {0};
-    CALL(f, answer, dismiss, item, ids, count, on_ids);
+    CALL(f, answer, dismiss, item, ids, count, UUID_NONE, on_ids);
     ck_assert_int_eq(answer.err.code, ERR_NONE);
     return answer.count;
 }
@@ -230,7 +233,7 @@ START_TEST(test_only_dead_letters)
     struct uuid ids[] = {other.id, open.id, done.id, dead.id, UUID_NONE, uuid_new(clock_wall_ms()),
                          dead.id};
     struct ids answer = {0};
-    CALL(&f, answer, redrive, "In", ids, 7, on_ids);
+    CALL(&f, answer, redrive, "In", ids, 7, UUID_NONE, on_ids);
     ck_assert_uint_eq(answer.count, 1);
     ck_assert(uuid_equal(answer.list[0], dead.id));
     ck_assert_uint_eq(dismiss(&f, "In", ids, 7), 0); /* it runs again */
@@ -243,6 +246,37 @@ START_TEST(test_only_dead_letters)
                   id_text(other.id));
     ck_assert_uint_eq(redrive(&f, "Else", &other.id, 1), 0);
     ck_assert_uint_eq(dismiss(&f, "Else", &other.id, 1), 1);
+    close_store(&f);
+}
+END_TEST
+
+/* What cannot run again stays on the list and does not keep the others from it. */
+START_TEST(test_rest_behind_lone_ones)
+{
+    struct fixture f;
+    struct store_message m[5];
+    open_store(&f);
+    for (int i = 0; i < 5; i++) {
+        m[i] = dead_letter(&f, "In");
+        if (i < 3)
+            pg_server_sql(&server, f.database,
+                          "DELETE FROM hie.accepted WHERE correlation_id = '%s'", id_text(m[i].id));
+    }
+    struct ids first = {0}, second = {0}, third = {0};
+    CALL(&f, first, redrive, "In", NULL, 2, UUID_NONE, on_ids);
+    ck_assert(first.count == 0 && first.left == 2 && uuid_equal(first.next, m[1].id));
+    CALL(&f, second, redrive, "In", NULL, 2, first.next, on_ids);
+    ck_assert(second.count == 1 && second.left == 1 && uuid_equal(second.next, m[3].id));
+    ck_assert(uuid_equal(second.list[0], m[3].id));
+    CALL(&f, third, redrive, "In", NULL, 2, second.next, on_ids);
+    ck_assert(third.count == 1 && third.left == 0 && uuid_is_none(third.next));
+    ck_assert_uint_eq(letters_of(&f, "In", UUID_NONE, 8).count, 3);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.stragglers"),
+                     2);
+    struct ids named = {0};
+    CALL(&f, named, redrive, "In", &m[0].id, 1, UUID_NONE, on_ids);
+    ck_assert(named.count == 0 && named.left == 1 && uuid_is_none(named.next));
+    ck_assert_uint_eq(dismiss(&f, "In", NULL, 8), 3);
     close_store(&f);
 }
 END_TEST
@@ -298,8 +332,9 @@ START_TEST(test_list)
     ck_assert_uint_eq(letters_of(&f, "In", uuid_new(clock_wall_ms()), 4).count, 0);
 
     struct ids answer = {0};
-    CALL(&f, answer, redrive, "In", NULL, 3, on_ids);
+    CALL(&f, answer, redrive, "In", NULL, 3, UUID_NONE, on_ids);
     ck_assert_uint_eq(answer.count, 3);
+    ck_assert(uuid_equal(answer.next, m[3].id));
     page = letters_of(&f, "In", UUID_NONE, 8);
     ck_assert_uint_eq(page.count, 2);
     ck_assert(uuid_equal(page.rows[0].id, m[5].id) && uuid_equal(page.rows[1].id, m[4].id));
@@ -311,7 +346,7 @@ END_TEST
 struct counted {
     int calls;
     struct err err;
-    int64_t unfinished, dead;
+    int64_t count;
 };
 
 static void on_counts(void *arg, const struct err *err, const struct store_count *counts,
@@ -321,10 +356,8 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
     counted->calls++;
     counted->err = *err;
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(counts[i].item, "In") == 0) {
-            counted->unfinished = counts[i].unfinished;
-            counted->dead = counts[i].dead_letters;
-        }
+        if (strcmp(counts[i].item, "In") == 0)
+            counted->count = counts[i].count;
     }
 }
 
@@ -337,12 +370,13 @@ START_TEST(test_counts)
         m[i] = dead_letter(&f, "In");
     ck_assert_uint_eq(redrive(&f, "In", &m[0].id, 1), 1);
     ck_assert_uint_eq(dismiss(&f, "In", &m[1].id, 1), 1);
-    struct counted counted = {0};
-    f.store->ops->counts(f.store, on_counts, &counted);
-    run_until(f.loop, &counted.calls, 0);
-    ck_assert_int_eq(counted.err.code, ERR_NONE);
-    ck_assert_int_eq(counted.unfinished, 1);
-    ck_assert_int_eq(counted.dead, 2);
+    struct counted unfinished = {0}, dead = {0};
+    f.store->ops->counts(f.store, on_counts, &unfinished);
+    f.store->ops->dead_counts(f.store, on_counts, &dead);
+    run_until(f.loop, &dead.calls, 0);
+    ck_assert(unfinished.err.code == ERR_NONE && dead.err.code == ERR_NONE);
+    ck_assert_int_eq(unfinished.count, 1);
+    ck_assert_int_eq(dead.count, 2);
     close_store(&f);
 }
 END_TEST
@@ -415,7 +449,7 @@ START_TEST(test_sweep)
                   "INSERT INTO hie.stragglers VALUES (%lld, '%s', 1, 0, NULL, 'In')",
                   (long long)m.seq, id_text(m.id));
     PGconn *raw = connect_raw(f.database);
-    run_raw(raw, "BEGIN; SELECT hie.redrive('In', ARRAY['%s'::uuid], 1)", id_text(m.id));
+    run_raw(raw, "BEGIN; SELECT hie.redrive('In', ARRAY['%s'::uuid], NULL, 1)", id_text(m.id));
     for (int i = 0; i < 4; i++) /* passes the row, whose first run is over */
         mark_ok(&f, token, INT64_MAX);
     run_raw(raw, "COMMIT");
@@ -458,9 +492,9 @@ START_TEST(test_race)
         ids[0][i] = ids[1][COUNT - 1 - i] = m[i].id;
     }
     settle_ok(&f, outcomes, COUNT);
-    f.store->ops->redrive(f.store, "In", ids[0], COUNT, on_ids, &answers[0]);
-    g.store->ops->redrive(g.store, "In", ids[1], COUNT, on_ids, &answers[1]);
-    g.store->ops->redrive(g.store, "In", NULL, COUNT, on_ids, &answers[2]);
+    f.store->ops->redrive(f.store, "In", ids[0], COUNT, UUID_NONE, on_ids, &answers[0]);
+    g.store->ops->redrive(g.store, "In", ids[1], COUNT, UUID_NONE, on_ids, &answers[1]);
+    g.store->ops->redrive(g.store, "In", NULL, COUNT, UUID_NONE, on_ids, &answers[2]);
     size_t total = 0;
     for (int i = 0; i < 3; i++) {
         run_until(f.loop, &answers[i].calls, 0);
@@ -477,6 +511,30 @@ START_TEST(test_race)
 }
 END_TEST
 
+/* Whatever isolation the database has by default: who waited for another sees what that did. */
+START_TEST(test_isolation)
+{
+    struct fixture f;
+    const char *database = pg_server_database(&server);
+    pg_server_sql(&server, "postgres",
+                  "ALTER DATABASE %s SET default_transaction_isolation = 'repeatable read'",
+                  database);
+    open_database(&f, database);
+    struct store_message m = dead_letter(&f, "In");
+    struct ids answer = {0};
+    PGconn *raw = connect_raw(database);
+    run_raw(raw, "BEGIN; SELECT hie.dismiss('In', ARRAY['%s'::uuid], NULL, 1)", id_text(m.id));
+    f.store->ops->redrive(f.store, "In", &m.id, 1, UUID_NONE, on_ids, &answer);
+    run_for_ms(f.loop, 200);
+    ck_assert_int_eq(answer.calls, 0);
+    run_raw(raw, "COMMIT");
+    run_until(f.loop, &answer.calls, 0);
+    ck_assert(answer.err.code == ERR_NONE && answer.count == 0);
+    PQfinish(raw);
+    close_store(&f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store_dead_letters");
@@ -485,6 +543,7 @@ int main(void)
     tcase_add_test(all, test_end_to_end);
     tcase_add_test(all, test_many_runs);
     tcase_add_test(all, test_only_dead_letters);
+    tcase_add_test(all, test_rest_behind_lone_ones);
     tcase_add_test(all, test_dismiss);
     tcase_add_test(all, test_list);
     tcase_add_test(all, test_counts);
@@ -492,6 +551,7 @@ int main(void)
     tcase_add_test(all, test_above_mark);
     tcase_add_test(all, test_sweep);
     tcase_add_test(all, test_race);
+    tcase_add_test(all, test_isolation);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }

@@ -287,26 +287,31 @@ START_TEST(test_change_join)
 }
 END_TEST
 
-struct any {
+struct first {
     int calls;
     struct err err;
-    bool any;
+    int64_t seq;
 };
 
-static void on_older(void *arg, const struct err *err, bool any)
+static void on_older(void *arg, const struct err *err, int64_t seq)
 {
-    struct any *answer = arg;
+    struct first *answer = arg;
     answer->calls++;
     answer->err = *err;
-    answer->any = any;
+    answer->seq = seq;
+}
+
+static int64_t first_older(struct fixture *f, const char *item, int64_t version, int64_t after_seq)
+{
+    struct first answer = {0};
+    CALL(f, answer, older, item, version, after_seq, on_older);
+    ck_assert_int_eq(answer.err.code, ERR_NONE);
+    return answer.seq;
 }
 
 static bool any_older(struct fixture *f, const char *item, int64_t version)
 {
-    struct any answer = {0};
-    CALL(f, answer, older, item, version, on_older);
-    ck_assert_int_eq(answer.err.code, ERR_NONE);
-    return answer.any;
+    return first_older(f, item, version, 0) != 0;
 }
 
 START_TEST(test_older)
@@ -322,6 +327,10 @@ START_TEST(test_older)
     }
     accept_ok(&f, rows, 3);
     ck_assert(!any_older(&f, "In", 2) && any_older(&f, "In", 3) && !any_older(&f, "Else", 9));
+    ck_assert_int_eq(first_older(&f, "In", 9, 0), m[0].seq);
+    ck_assert_int_eq(first_older(&f, "In", 9, m[0].seq - 1), m[0].seq);
+    ck_assert_int_eq(first_older(&f, "In", 9, m[0].seq), m[1].seq);
+    ck_assert_int_eq(first_older(&f, "In", 9, m[2].seq), 0);
     struct store_outcome end = end_of(&m[0], STORE_COMPLETED, 1),
                          dead = end_of(&m[1], STORE_DEAD_LETTERED, 1);
     ck_assert(settle_one(&f, &end));
@@ -403,6 +412,31 @@ START_TEST(test_gone)
 }
 END_TEST
 
+/* The last hundred are kept, and what the first of a queue's changes begins from. */
+START_TEST(test_old_productions)
+{
+    struct fixture f;
+    open_store(&f);
+    pg_server_sql(&server, f.database,
+                  "INSERT INTO hie.productions (version, by, hash, text)"
+                  " SELECT v, 'me', '', '' FROM generate_series(1, 130) v;"
+                  "INSERT INTO hie.queue_changes VALUES ('A', '{21,40}', false, 1)");
+    for (int changing = 1; changing >= 0; changing--) {
+        struct answer maintained = {0};
+        f.store->ops->maintain(f.store, on_done, &maintained);
+        run_until(f.loop, &maintained.calls, 0);
+        ck_assert_int_eq(maintained.err.code, ERR_NONE);
+        ck_assert_int_eq(
+            pg_server_number(&server, f.database, "SELECT min(version) FROM hie.productions"),
+            changing ? 20 : 31);
+        pg_server_sql(&server, f.database, "DELETE FROM hie.queue_changes");
+    }
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.productions"),
+                     100);
+    close_store(&f);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store_fleet");
@@ -419,6 +453,7 @@ int main(void)
     tcase_add_test(all, test_older_delayed);
     tcase_add_test(all, test_older_far);
     tcase_add_test(all, test_gone);
+    tcase_add_test(all, test_old_productions);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }

@@ -209,6 +209,39 @@ START_TEST(test_expiry)
 }
 END_TEST
 
+/* Who leaves keeps what he has until he gives it up, and counts for no share. */
+START_TEST(test_leaving)
+{
+    struct fixture f;
+    struct worker w[2];
+    struct store_share share = {"Fifo", PATTERN_ASYNC_RELIABLE, 4}, left = share;
+    left.leaves = true;
+    open_store(&f);
+    name_workers(w, &f, 2);
+    own(&w[0], &share, 1, 60000);
+    own(&w[0], &left, 1, 60000);
+    ck_assert_uint_eq(w[0].count, 4);
+    ck_assert_uint_eq(w[0].wanted, 4);
+    own(&w[1], &share, 1, 60000); /* nobody takes it from him */
+    ck_assert_uint_eq(w[1].count, 0);
+    w[0].count = 3;
+    disown_wanted(&w[0]);
+    own(&w[0], &left, 1, 60000); /* nor does he take it back */
+    ck_assert_uint_eq(w[0].count, 1);
+    own(&w[1], &share, 1, 60000);
+    ck_assert_uint_eq(w[1].count, 3);
+    own(&w[0], &left, 1, 60000);
+    ck_assert_uint_eq(w[0].count, 1);
+    disown_wanted(&w[0]);
+    own(&w[1], &share, 1, 60000);
+    ck_assert_uint_eq(w[1].count, 4);
+    own(&w[0], &share, 1, 60000); /* or he stays after all */
+    own(&w[1], &share, 1, 60000);
+    ck_assert_uint_eq(w[1].wanted, 2);
+    close_store(&f);
+}
+END_TEST
+
 /* Items come and go, their partitions grow fewer; patterns are apart. */
 START_TEST(test_named)
 {
@@ -327,6 +360,7 @@ int main(void)
     tcase_add_loop_test(all, test_even_shares, 0, 5);
     tcase_add_test(all, test_no_to_and_fro);
     tcase_add_test(all, test_expiry);
+    tcase_add_test(all, test_leaving);
     tcase_add_test(all, test_named);
     tcase_add_test(all, test_all_at_once);
     tcase_add_test(all, test_gone);

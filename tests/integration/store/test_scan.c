@@ -107,7 +107,7 @@ END_TEST
 struct counted {
     int calls;
     struct err err;
-    int64_t unfinished, dead;
+    int64_t of_a;
     size_t items;
 };
 
@@ -119,10 +119,8 @@ static void on_counts(void *arg, const struct err *err, const struct store_count
     counted->err = *err;
     counted->items = count;
     for (size_t i = 0; i < count; i++) {
-        if (strcmp(counts[i].item, "A") != 0)
-            continue;
-        counted->unfinished = counts[i].unfinished;
-        counted->dead = counts[i].dead_letters;
+        if (strcmp(counts[i].item, "A") == 0)
+            counted->of_a = counts[i].count;
     }
 }
 
@@ -156,13 +154,22 @@ START_TEST(test_counts)
     struct store_message b = accepted_message(&f, "B"), a = accepted_message(&f, "A");
     struct store_outcome dead = end_of(&a, STORE_DEAD_LETTERED, 1);
     ck_assert(settle_one(&f, &dead));
-    struct counted counted = {0};
+    struct counted counted = {0}, died = {0};
     f.store->ops->counts(f.store, on_counts, &counted);
     run_until(f.loop, &counted.calls, 0);
     ck_assert_int_eq(counted.err.code, ERR_NONE);
     ck_assert_uint_eq(counted.items, 2);
-    ck_assert_int_eq(counted.unfinished, 12000);
-    ck_assert_int_eq(counted.dead, 1);
+    ck_assert_int_eq(counted.of_a, 12000);
+    end_all_but(&f, "false");
+    pg_server_sql(&server, f.database,
+                  "INSERT INTO hie.ended (at, correlation_id, run, attempt, status, pattern, item)"
+                  " SELECT now(), correlation_id, 2, 1, 1, 0, item FROM hie.accepted a"
+                  " WHERE correlation_id NOT IN (SELECT d.correlation_id FROM hie.dead_letters d)");
+    f.store->ops->dead_counts(f.store, on_counts, &died);
+    run_until(f.loop, &died.calls, 0);
+    ck_assert_int_eq(died.err.code, ERR_NONE);
+    ck_assert_uint_eq(died.items, 2);
+    ck_assert_int_eq(died.of_a, 12001);
     ck_assert(is_known(&f, b.id));
     close_store(&f);
 }
@@ -201,6 +208,31 @@ START_TEST(test_low_mark)
     ck_assert_int_eq(mark_ok(&f, token, 1), b.seq); /* never down */
     ck_assert_int_eq(mark_ok(&f, 0, 0), b.seq);
     PQfinish(slow);
+    close_store(&f);
+}
+END_TEST
+
+/* However many are unfinished, the mark follows; what has ended meanwhile leaves the stragglers quickly. */
+START_TEST(test_many_stragglers)
+{
+    struct fixture f;
+    open_store(&f);
+    int64_t token = lease_ok(&f, "reconciler", "me", 60000);
+    fill(&f, 1, 100000);
+    end_all_but(&f, "seq % 5 = 0");
+    for (int i = 0; i < 8; i++)
+        mark_ok(&f, token, INT64_MAX);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT low FROM hie.marks"), 70004);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.stragglers"),
+                     14000);
+    ck_assert_int_eq(mark_ok(&f, 0, 0), 4);
+    ck_assert_int_eq(page_of(&f, 0, 10).seqs[0], 5);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT count(*) FROM hie.wal"), 20000);
+    end_all_but(&f, "seq = 39000");
+    for (int i = 0; i < 4; i++)
+        mark_ok(&f, token, INT64_MAX);
+    ck_assert_int_eq(pg_server_number(&server, f.database, "SELECT low FROM hie.marks"), 100000);
+    ck_assert_int_eq(mark_ok(&f, 0, 0), 38999);
     close_store(&f);
 }
 END_TEST
@@ -329,6 +361,7 @@ int main(void)
     tcase_add_test(all, test_counts);
     tcase_add_test(all, test_low_mark);
     tcase_add_test(all, test_stragglers);
+    tcase_add_test(all, test_many_stragglers);
     tcase_add_test(all, test_long_prefix);
     tcase_add_test(all, test_leases);
     tcase_add_test(all, test_partitions);

@@ -247,9 +247,9 @@ class Fleet:
 
     def mllp(self, item_id=None, timeout=30):
         """A connection to the item's listener, or to the first one."""
-        for (_, listener_item), port in self.listeners.items():
-            if item_id in (None, listener_item):
-                return Mllp("127.0.0.1", port, timeout)
+        for number, listener in enumerate(self.config["dispatcher"].get("mllp", [])):
+            if item_id in (None, listener["item"]):
+                return Mllp("127.0.0.1", self.listeners[number, listener["item"]], timeout)
         raise KeyError(item_id)
 
     def post(self, item_id, body, headers=None):

@@ -6,6 +6,7 @@
 
 #include "fake_queue.h"
 #include "fake_store.h"
+#include "gate_check.h"
 #include "run_loop.h"
 
 #include <check.h>
@@ -82,6 +83,7 @@ static inline void fixture_teardown(void)
     fake_store_end(&store);
     fake_queue_end(&queue);
     fake_store_end(&store); /* what the last completions asked */
+    gate_check(&intake.gate);
     intake_done(&intake);
     metrics_free(metrics);
     loop_free(loop);
@@ -112,6 +114,7 @@ static inline void grant_slots(void)
     struct fake_queue_call *call;
     while ((call = fake_queue_find(&queue, FAKE_SLOTS)))
         fake_queue_answer_slots(call, &fake_ok, call->want, 0);
+    gate_check(&intake.gate);
 }
 
 static inline void take_requests(const char *item, size_t count)

@@ -20,17 +20,20 @@ static struct fake_queue queue;
 static struct callers callers;
 static struct application_acks acks;
 static char written[HL7_ACK_MAX + 8];
-static size_t write_count, over_count;
+static size_t write_count, over_count, room;
 
-static void on_write(void *arg, struct slice frame)
+static bool on_write(void *arg, struct slice frame)
 {
     (void)arg;
+    if (frame.len > room)
+        return false;
     write_count++;
     ck_assert_uint_lt(frame.len, sizeof(written));
     memcpy(written, frame.ptr, frame.len);
     written[frame.len] = '\0';
     ck_assert_int_eq(written[0], '\v');
     ck_assert_str_eq(written + frame.len - 2, "\x1c\r");
+    return true;
 }
 
 static void on_over(void *arg)
@@ -53,6 +56,7 @@ static void setup(void)
     callers_link_changed(&callers, true, true);
     application_acks_init(&acks, &callers, on_write, on_over, NULL);
     write_count = over_count = 0;
+    room = SIZE_MAX;
 }
 
 static void teardown(void)
@@ -131,6 +135,19 @@ START_TEST(a_reply_that_acknowledges_is_used)
     ck_assert_uint_eq(write_count, 1);
     end(add(HL7_ER), "completed", NULL, REPLY("AR", "CTL7"));
     ck_assert_uint_eq(write_count, 2);
+}
+END_TEST
+
+START_TEST(a_reply_without_room_is_told_by_one_of_ours)
+{
+    room = 1000;
+    char reply[2000];
+    snprintf(reply, sizeof(reply), "%sNTE|1||%01500d\r", REPLY("AE", "CTL7"), 0);
+    end(add(HL7_AL), "completed", NULL, reply);
+    ck_assert_uint_eq(write_count, 1);
+    ck_assert_ptr_nonnull(strstr(written, "MSA|AE|CTL7\r")); /* its code */
+    ck_assert_ptr_null(strstr(written, "NTE"));
+    ck_assert_uint_eq(over_count, 1);
 }
 END_TEST
 
@@ -234,6 +251,7 @@ int main(void)
     tcase_add_test(cases, other_ends_are_errors_with_their_reason);
     tcase_add_test(cases, only_what_was_asked_for_is_written);
     tcase_add_test(cases, a_reply_that_acknowledges_is_used);
+    tcase_add_test(cases, a_reply_without_room_is_told_by_one_of_ours);
     tcase_add_test(cases, any_other_reply_is_not);
     tcase_add_test(cases, nothing_is_written_before_the_commit_acknowledgement);
     tcase_add_test(cases, a_repeat_is_told_the_first_ones_end);

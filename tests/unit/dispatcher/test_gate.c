@@ -3,12 +3,13 @@
 
 #include "fake_queue.h"
 #include "fake_store.h"
+#include "gate_check.h"
 #include "run_loop.h"
 
 #include <check.h>
 
 #define GATES 2
-#define WAITERS_MAX 6000u
+#define WAITERS_MAX (GATE_WAITING_MAX + 10u)
 
 static const char yaml[] =
     "production: {name: test}\n"
@@ -34,6 +35,7 @@ static size_t waiter_count, tells[GATE_AWAY + 1];
 /* What Redis has of the item under test. */
 static struct {
     int64_t depth, slots[GATES];
+    int64_t other_depth; /* of its queue of another pattern */
     size_t calls;
 } redis;
 
@@ -58,10 +60,18 @@ static void setup(void)
     waiter_count = 0;
 }
 
+static void check_gates(void)
+{
+    for (int i = 0; i < GATES; i++)
+        gate_check(&gates[i]);
+}
+
 static void teardown(void)
 {
+    check_gates();
     fake_queue_end(&queue);
     fake_store_end(&store);
+    check_gates();
     for (int i = 0; i < GATES; i++)
         gate_done(&gates[i]);
     loop_free(loop);
@@ -113,13 +123,16 @@ static void serve_one(void)
     int64_t others = 0;
     for (int i = 0; i < GATES; i++)
         others += i == own ? 0 : redis.slots[i];
-    int64_t free_slots = call->limit - redis.depth - others - call->held;
+    bool is_other = call->name.pattern == PATTERN_CONCURRENT_ASYNC;
+    int64_t depth = is_other ? redis.other_depth : redis.depth;
+    int64_t free_slots = call->limit - depth - others - call->held;
     int64_t granted = call->want < free_slots ? call->want : free_slots;
     if (granted < 0)
         granted = 0;
     redis.slots[own] = call->held + granted;
     redis.calls++;
-    fake_queue_answer_slots(call, &fake_ok, granted, redis.depth);
+    fake_queue_answer_slots(call, &fake_ok, granted, depth);
+    check_gates();
 }
 
 static void serve(void)
@@ -134,6 +147,7 @@ static void enqueue(int gate)
     gate_sent(&gates[gate], item, 1);
     redis.depth++;
     gate_queued(&gates[gate], item, 1, redis.depth);
+    check_gates();
 }
 
 static void run_ms(int64_t ms)
@@ -141,6 +155,7 @@ static void run_ms(int64_t ms)
     int64_t until_ms = clock_mono_ms() + ms;
     while (clock_mono_ms() < until_ms) {
         run_loop_once(loop);
+        check_gates();
         serve();
     }
 }
@@ -254,12 +269,22 @@ START_TEST(what_is_held_is_renewed)
 }
 END_TEST
 
+START_TEST(ten_thousand_at_once_are_admitted)
+{
+    use("Large");
+    for (unsigned i = 0; i < 10000; i++)
+        ck_assert_int_eq(ask(0), GATE_WAITS);
+    serve();
+    ck_assert_uint_eq(tells[GATE_ADMITTED], 10000);
+}
+END_TEST
+
 START_TEST(too_many_do_not_wait)
 {
     use("Large");
     for (unsigned i = 0; i < GATE_WAITING_MAX; i++)
         ck_assert_int_eq(ask(0), GATE_WAITS);
-    ck_assert_int_eq(ask(0), GATE_FULL);
+    ck_assert_int_eq(ask(0), GATE_AWAY); /* not full: nobody knows */
     gate_leave(&gates[0], item, &waiters[5].waiter);
     ck_assert_int_eq(ask(0), GATE_WAITS);
     serve();
@@ -271,7 +296,7 @@ END_TEST
 static void answer_counts(int64_t unfinished)
 {
     struct fake_store_call *call = fake_store_take(&store, FAKE_COUNTS);
-    struct store_count count = {.item = item->id, .unfinished = unfinished};
+    struct store_count count = {.item = item->id, .count = unfinished};
     ((store_counts_done *)call->done)(call->arg, &fake_ok, &count, 1);
     free(call);
 }
@@ -281,6 +306,7 @@ static void links(bool queue_up, bool store_up)
 {
     run_ms(5); /* counting takes its share of the time only */
     gate_link_changed(&gates[0], queue_up, store_up);
+    check_gates();
 }
 
 START_TEST(while_redis_is_away_the_database_counts)
@@ -318,6 +344,26 @@ START_TEST(a_call_that_fails_is_decided_here)
     serve(); /* what it admitted counts in Redis now */
     ck_assert_int_eq(redis.slots[0], 3);
     ck_assert_uint_eq(tells[GATE_FULL], 1);
+}
+END_TEST
+
+/* Another link to Redis than that of the calls may break alone. */
+START_TEST(who_waits_when_redis_goes_away_comes_first)
+{
+    use("Small");
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(ask(0), GATE_WAITS);
+    waiters[1].waiter.queue_only = true;
+    gate_link_changed(&gates[0], false, true);
+    check_gates();
+    ck_assert_uint_eq(tells[GATE_ADMITTED], 3);
+    ck_assert_uint_eq(tells[GATE_AWAY], 1);
+    ck_assert_int_eq(ask(0), GATE_FULL);
+    serve(); /* the call's answer comes all the same: what it granted is theirs */
+    ck_assert_int_eq(gated(0)->free, 0);
+    links(true, true);
+    serve();
+    ck_assert_int_eq(redis.slots[0], 3);
 }
 END_TEST
 
@@ -463,6 +509,55 @@ START_TEST(a_gate_is_succeeded)
 }
 END_TEST
 
+/* Its pattern changes: the next gate's queue is another one. */
+START_TEST(what_is_in_the_queue_before_counts)
+{
+    static const char changed[] = "production: {name: test}\n"
+                                  "items:\n"
+                                  "  - {id: Small, class: Echo, queue_type: unordered, "
+                                  "messaging_pattern: concurrent_async, queue_size: 3}\n";
+    struct diagnostics diagnostics;
+    struct production *next = production_parse(slice_text(changed), &diagnostics);
+    diagnostics_done(&diagnostics);
+    gate_done(&gates[1]);
+    gate_init(&gates[1], loop, next, &queue.queue, &store.store);
+    use("Small");
+    ask(0);
+    ask(0);
+    serve();
+    enqueue(0); /* one in the queue, one on its way */
+    gate_succeed(&gates[1], &gates[0], false);
+    item = &next->items[0];
+    ck_assert_int_eq(gate_used(&gates[1], item), 1);
+    run_ms(60); /* Redis counts one on its way for the gate before */
+    ask(1);
+    ask(1);
+    serve();
+    ck_assert_uint_eq(tells[GATE_ADMITTED], 3); /* one of the two */
+    ck_assert_uint_eq(tells[GATE_FULL], 1);
+    gate_cancelled(&gates[1], item);
+    answer_counts(1); /* asked at once: the one in the queue before */
+    serve();
+    ck_assert_int_eq(gated(1)->nobodys, 1);
+    use("Small");
+    enqueue(0); /* the one on its way enters the queue before */
+    gate_hand_over(&gates[0], &gates[1]);
+    item = &next->items[0];
+    ck_assert_int_eq(gate_used(&gates[1], item), 2);
+    while (gate_used(&gates[1], item) == 2) { /* one has ended; the gate before asks, too */
+        RUN_LOOP_UNTIL(loop, (serve(), fake_store_pending(&store) > 0));
+        answer_counts(1);
+        serve();
+    }
+    ck_assert_int_eq(gate_used(&gates[1], item), 1);
+    use("Small");
+    fake_store_end(&store);
+    gate_done(&gates[1]);
+    gate_init(&gates[1], loop, production, &queue.queue, &store.store);
+    production_free(next);
+}
+END_TEST
+
 /* One whose answer comes after its succession keeps nothing of it. */
 START_TEST(a_block_that_comes_too_late)
 {
@@ -491,15 +586,18 @@ static void add(TCase *cases)
     tcase_add_test(cases, two_gates_never_admit_too_many);
     tcase_add_test(cases, free_slots_are_given_back_when_it_is_quiet);
     tcase_add_test(cases, what_is_held_is_renewed);
+    tcase_add_test(cases, ten_thousand_at_once_are_admitted);
     tcase_add_test(cases, too_many_do_not_wait);
     tcase_add_test(cases, while_redis_is_away_the_database_counts);
     tcase_add_test(cases, a_call_that_fails_is_decided_here);
+    tcase_add_test(cases, who_waits_when_redis_goes_away_comes_first);
     tcase_add_test(cases, a_call_that_hangs_is_decided_here);
     tcase_add_test(cases, what_redis_lost_counts_until_it_is_brought);
     tcase_add_test(cases, what_was_left_unqueued_counts_until_it_is_brought);
     tcase_add_test(cases, others_on_their_way_are_not_taken_for_lost_ones_for_long);
     tcase_add_test(cases, a_link_that_flaps_keeps_the_books);
     tcase_add_test(cases, a_gate_is_succeeded);
+    tcase_add_test(cases, what_is_in_the_queue_before_counts);
     tcase_add_test(cases, a_block_that_comes_too_late);
 }
 

@@ -2,6 +2,7 @@
 #include "call_chain.h"
 #include "prefer.h"
 #include "repeat_key.h"
+#include "traceparent.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -189,6 +190,32 @@ START_TEST(keys_of_repeats_do_not_collide)
 }
 END_TEST
 
+START_TEST(only_a_whole_traceparent_is_one)
+{
+    static const char good[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    static const char *const broken[] = {
+        "",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-",
+        "00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00_0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319cb7ad6b7169203331--01",
+        "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+        "0x-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "Mueller^Anna, 55 bytes that are not what they should be",
+    };
+    ck_assert(traceparent_is_valid(slice_text(good)));
+    ck_assert(traceparent_is_valid(
+        SLICE_LITERAL("cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff")));
+    for (size_t i = 0; i < sizeof(broken) / sizeof(broken[0]); i++)
+        ck_assert_msg(!traceparent_is_valid(slice_text(broken[i])), "%s", broken[i]);
+    for (size_t len = 0; len < strlen(good); len++)
+        ck_assert(!traceparent_is_valid(slice_of(good, len)));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("headers");
@@ -200,6 +227,7 @@ int main(void)
     tcase_add_test(cases, what_is_no_chain_is_refused);
     tcase_add_test(cases, a_chain_has_a_length);
     tcase_add_test(cases, keys_of_repeats_do_not_collide);
+    tcase_add_test(cases, only_a_whole_traceparent_is_one);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -185,6 +185,35 @@ START_TEST(a_long_poll_does_not_hold_the_drain)
 }
 END_TEST
 
+/* Whatever the item is today, its queue is the one that it was accepted for. */
+START_TEST(who_has_it_is_asked_where_it_was_accepted)
+{
+    struct store_record record = {.state = "accepted",
+                                  .item = "Echo",
+                                  .pattern = "sync_reliable",
+                                  .direction = "inbound",
+                                  .queue_pattern = PATTERN_SYNC_RELIABLE};
+    intake.queue_up = true;
+    for (int partition = -1; partition < 6; partition += 6) {
+        struct answer answer;
+        record.partition = partition;
+        peer_send(peer, "GET /v1/messages/" MESSAGE_ID " HTTP/1.1\r\nHost: x\r\n\r\n");
+        wait_until(loop, fake_store_pending(&store) > 0);
+        struct fake_store_call *find = fake_store_take(&store, FAKE_FIND);
+        ((store_found *)find->done)(find->arg, &fake_ok, &record);
+        free(find);
+        struct fake_queue_call *held = fake_queue_take(&queue, FAKE_HELD);
+        ck_assert_int_eq(held->name.pattern, PATTERN_SYNC_RELIABLE);
+        ck_assert_uint_eq(held->name.partition, partition < 0 ? 0 : (unsigned)partition);
+        ((queue_flags_done *)held->done)(held->arg, &fake_ok, (const bool[]){true});
+        free(held);
+        peer_answer(peer, &answer);
+        ck_assert_ptr_nonnull(strstr(answer.body, "\"status\":\"processing\""));
+        answer_done(&answer);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("http_front");
@@ -196,6 +225,7 @@ int main(void)
     tcase_add_test(cases, refusals_of_the_server_count);
     tcase_add_test(cases, an_unknown_outcome_has_its_id);
     tcase_add_test(cases, a_long_poll_does_not_hold_the_drain);
+    tcase_add_test(cases, who_has_it_is_asked_where_it_was_accepted);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -289,7 +289,8 @@ START_TEST(a_key_alone_has_no_content_type)
     fake_intake_answer(ERR_NONE, NULL);
     set_links(true, false);
     wait_until(loop, fake_queue_pending(&queue) > 0);
-    fake_queue_answer_replies(fake_queue_take(&queue, FAKE_READ_REPLIES), &ok, &(struct body){"x", 1});
+    fake_queue_answer_replies(fake_queue_take(&queue, FAKE_READ_REPLIES), &ok,
+                              &(struct body){"x", 1});
     expect_answer(200, id);
     expect_header("Content-Type: application/octet-stream");
 }
@@ -315,10 +316,65 @@ START_TEST(the_items_time_bounds_the_wait)
 {
     sync_item->blocking.max_wait_time_ms = 100;
     struct uuid id = post("Sync", "Prefer: wait=60\r\nX-Timeout: 60000\r\n")->id;
-    expect_answer(504, id); /* the intake has not answered yet */
-    expect_no_header("Preference-Applied");
-    ck_assert_uint_eq(callers.count, 0);
     fake_intake_answer(ERR_NONE, NULL);
+    expect_answer(504, id);
+    expect_no_header("Preference-Applied");
+    expect_idle();
+}
+END_TEST
+
+/* A posted one whose time is up while the intake has it. */
+static struct uuid late_in_intake(const char *headers)
+{
+    struct uuid id = post("Sync", headers)->id;
+    wait_until(loop, callers.count == 0);
+    for (int i = 0; i < 10; i++)
+        turn(loop);
+    ck_assert_int_eq(late_count("Sync"), 0);
+    return id;
+}
+
+START_TEST(late_in_the_intake_is_told_when_there_is_a_message)
+{
+    struct uuid first = uuid_new(1000), id;
+    sync_item->blocking.max_wait_time_ms = 60;
+    id = late_in_intake("");
+    fake_intake_answer(ERR_NONE, NULL);
+    expect_answer(504, id);
+    ck_assert_int_eq(late_count("Sync"), 1);
+    post("Sync", "Idempotency-Key: k\r\n");
+    wait_until(loop, callers.count == 0);
+    fake_intake_answer(ERR_NONE, &first);
+    expect_answer(504, first); /* its own id never exists */
+    expect_header("Idempotency-Replayed: true");
+    ck_assert_int_eq(late_count("Sync"), 2);
+    id = post("Sync", "Prefer: respond-async, wait=0\r\n")->id;
+    fake_intake_answer(ERR_NONE, NULL);
+    expect_answer(202, id);
+    expect_idle();
+}
+END_TEST
+
+START_TEST(late_in_the_intake_and_refused_is_refused)
+{
+    sync_item->blocking.max_wait_time_ms = 60;
+    late_in_intake("X-Timeout: 60\r\n");
+    fake_intake_answer(ERR_QUEUE_FULL, NULL);
+    peer_expect(peer, 429);
+    struct uuid id = late_in_intake("");
+    fake_intake_answer(ERR_OUTCOME_UNKNOWN, NULL);
+    expect_answer(503, id);
+    ck_assert_int_eq(late_count("Sync"), 0);
+    expect_idle();
+}
+END_TEST
+
+START_TEST(a_preferred_wait_that_ends_in_the_intake)
+{
+    struct uuid id = post("Async", "Prefer: wait=1\r\n")->id;
+    wait_until(loop, callers.count == 0);
+    fake_intake_answer(ERR_NONE, NULL);
+    expect_answer(202, id);
     expect_idle();
 }
 END_TEST
@@ -669,6 +725,9 @@ int main(void)
     tcase_add_test(cases, a_key_alone_has_no_content_type);
     tcase_add_test(cases, the_time_is_up_with_the_id);
     tcase_add_test(cases, the_items_time_bounds_the_wait);
+    tcase_add_test(cases, late_in_the_intake_is_told_when_there_is_a_message);
+    tcase_add_test(cases, late_in_the_intake_and_refused_is_refused);
+    tcase_add_test(cases, a_preferred_wait_that_ends_in_the_intake);
     tcase_add_test(cases, a_preferred_wait_ends_with_an_error_or_202);
     tcase_add_test(cases, an_async_item_waits_when_asked_to);
     tcase_add_test(cases, the_intakes_errors_are_told);

@@ -200,6 +200,29 @@ START_TEST(replies_that_wait_for_their_turn_are_in_the_budget)
 }
 END_TEST
 
+/* A peer that reads nothing: what was written to it stays in the budget, also when it is out of its row. */
+START_TEST(replies_that_nobody_reads_are_in_the_budget)
+{
+    size_t len = 60000;
+    char *reply = malloc(len + 1);
+    memset(reply, 'x', len);
+    memcpy(reply, "MSH|", 4);
+    reply[len] = '\0';
+    unsigned count = 0;
+    do {
+        send(peer->fd, MESSAGE("ONE", ""), strlen(MESSAGE("ONE", "")), MSG_NOSIGNAL);
+        wait_until(loop, fake_intake_pending() == 1);
+        struct uuid id = fake_intake_last()->id;
+        fake_intake_answer(ERR_NONE, NULL);
+        publish(id, "completed", NULL, reply);
+        run_loop_turns(loop);
+        ck_assert_uint_lt(++count, 1000);
+    } while (intake.budget->bytes_in_hand < len); /* until one does not leave */
+    wait_until(loop, (peer_receive(peer), intake.budget->bytes_in_hand == 0));
+    free(reply);
+}
+END_TEST
+
 START_TEST(other_ends_are_errors)
 {
     static const struct {
@@ -233,6 +256,23 @@ START_TEST(the_time_is_up_with_the_id)
     expect_id(id);
     publish(id, "completed", NULL, REPLY); /* too late */
     expect_nothing();
+}
+END_TEST
+
+START_TEST(late_in_the_intake_is_told_when_there_is_a_message)
+{
+    struct uuid first = uuid_new(1000);
+    item->blocking.max_wait_time_ms = 60;
+    send_message(peer, MESSAGE("ONE", ""));
+    wait_until(loop, callers.count == 0);
+    fake_intake_answer(ERR_QUEUE_FULL, NULL);
+    expect_frame("MSA|AR|ONE\r", "the intake said no");
+    send_message(peer, MESSAGE("TWO", ""));
+    wait_until(loop, callers.count == 0);
+    expect_nothing();
+    fake_intake_answer(ERR_NONE, &first);
+    wait_until(loop, peer_has(peer, "max_wait_time"));
+    expect_id(first); /* its own never exists */
 }
 END_TEST
 
@@ -434,6 +474,20 @@ START_TEST(a_half_closed_peer_gets_what_it_is_owed)
 }
 END_TEST
 
+START_TEST(a_half_closed_peer_gets_its_application_acknowledgements)
+{
+    struct uuid id = send_message(peer, MESSAGE("ONE", "|||AL|AL"));
+    ck_assert_int_eq(shutdown(peer->fd, SHUT_WR), 0);
+    fake_intake_answer(ERR_NONE, NULL);
+    expect_frame("MSA|CA|ONE\r", "ACK^A01^ACK");
+    expect_nothing();
+    ck_assert(!peer_ended(peer));
+    publish(id, "completed", NULL, REPLY);
+    wait_until(loop, peer_ended(peer));
+    expect_bytes(VT REPLY FS);
+}
+END_TEST
+
 START_TEST(a_drain_lets_senders_wait_and_a_stop_tells_them)
 {
     struct peer *other = peer_open(loop, stream_server_port(front.server));
@@ -474,8 +528,10 @@ int main(void)
     tcase_add_test(cases, any_other_reply_is_acknowledged);
     tcase_add_test(cases, what_cannot_be_framed_is_an_error);
     tcase_add_test(cases, replies_that_wait_for_their_turn_are_in_the_budget);
+    tcase_add_test(cases, replies_that_nobody_reads_are_in_the_budget);
     tcase_add_test(cases, other_ends_are_errors);
     tcase_add_test(cases, the_time_is_up_with_the_id);
+    tcase_add_test(cases, late_in_the_intake_is_told_when_there_is_a_message);
     tcase_add_test(cases, without_redis_nobody_can_wait);
     tcase_add_test(cases, the_intakes_errors_are_told);
     tcase_add_test(cases, answers_leave_in_the_order_of_the_frames);
@@ -486,6 +542,7 @@ int main(void)
     tcase_add_test(cases, a_repeat_in_enhanced_mode_is_told_the_first_ones_end);
     tcase_add_loop_test(cases, a_connection_that_closes_frees_its_places, 0, 2);
     tcase_add_test(cases, a_half_closed_peer_gets_what_it_is_owed);
+    tcase_add_test(cases, a_half_closed_peer_gets_its_application_acknowledgements);
     tcase_add_test(cases, a_drain_lets_senders_wait_and_a_stop_tells_them);
     tcase_add_test(cases, what_is_left_is_freed);
     suite_add_tcase(suite, cases);

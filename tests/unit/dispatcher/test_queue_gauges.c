@@ -32,7 +32,7 @@ static void setup(void)
     metrics = metrics_new();
     fake_queue_init(&queue);
     fake_store_init(&store);
-    queue_gauges_init(&gauges, loop, production, &queue.queue, &store.store, metrics);
+    queue_gauges_init(&gauges, loop, NULL, production, &queue.queue, &store.store, metrics);
     gauges.queue_up = true;
 }
 
@@ -68,6 +68,17 @@ static void answer(const char *item, unsigned partition, const struct err *err,
     ck_assert_uint_eq(call->name.partition, partition);
     ((queue_depth_done *)call->done)(call->arg, err, &depth);
     free(call);
+}
+
+static void count_dead(const char *item, int64_t dead_letters)
+{
+    struct store_count count = {.item = item, .count = dead_letters};
+    gauges.store_up = true;
+    RUN_LOOP_UNTIL(loop, fake_store_pending(&store) > 0);
+    struct fake_store_call *call = fake_store_take(&store, FAKE_COUNTS);
+    ((store_counts_done *)call->done)(call->arg, &fake_ok, &count, 1);
+    free(call);
+    gauges.store_up = false;
 }
 
 static void answer_round(const struct err *last, int64_t oldest_ms)
@@ -107,11 +118,41 @@ END_TEST
 START_TEST(many_partitions_are_asked_in_turns)
 {
     production->items[0].partitions = 1024;
+    queue_gauges_follow(&gauges, production);
     RUN_LOOP_UNTIL(loop, fake_queue_pending(&queue) > 0);
     ck_assert_uint_eq(fake_queue_pending(&queue), 1024); /* an item's are asked together */
     fake_queue_end(&queue);
     RUN_LOOP_UNTIL(loop, fake_queue_pending(&queue) > 0);
     ck_assert_str_eq(TAILQ_FIRST(&queue.calls)->name.item, "Plain");
+}
+END_TEST
+
+/* What was known of items that are still there stays known; of others nothing is left. */
+START_TEST(another_production)
+{
+    struct diagnostics diagnostics;
+    struct queue_depth depth;
+    ck_assert(!queue_gauges_depth(&gauges, &production->items[1], &depth));
+    answer_round(&fake_ok, 0);
+    count_dead("Plain", 3);
+    RUN_LOOP_UNTIL(loop, fake_queue_pending(&queue) > 0); /* under way */
+    struct production *next = production_parse(
+        SLICE_LITERAL("items:\n  - {id: New, class: Echo}\n"
+                      "  - {id: Plain, class: Echo, queue_type: unordered, concurrency: 3}\n"),
+        &diagnostics);
+    diagnostics_done(&diagnostics);
+    queue_gauges_follow(&gauges, next);
+    ck_assert_double_eq(gauge_of("hie_queue_depth", "Fifo"), 0);
+    ck_assert_double_eq(gauge_of("hie_dead_letters", "Plain"), 3);
+    ck_assert_int_eq(queue_gauges_dead_letters(&gauges, &next->items[1]), 3);
+    ck_assert(queue_gauges_depth(&gauges, &next->items[1], &depth));
+    ck_assert_int_eq(depth.waiting, 9);
+    ck_assert(!queue_gauges_depth(&gauges, &next->items[0], &depth));
+    fake_queue_end(&queue); /* the answers of before */
+    ck_assert_double_eq(gauge_of("hie_queue_depth", "Fifo"), 0);
+    gauges.queue_up = false;
+    ck_assert(!queue_gauges_depth(&gauges, &next->items[1], &depth));
+    production_free(next);
 }
 END_TEST
 
@@ -123,6 +164,7 @@ int main(void)
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, a_gauge_is_of_all_partitions);
     tcase_add_test(cases, half_an_answer_changes_nothing);
+    tcase_add_test(cases, another_production);
     tcase_add_test(cases, many_partitions_are_asked_in_turns);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);

@@ -305,6 +305,29 @@ static enum mllp_event feed_junk(struct mllp_reader *reader, size_t count, size_
     return event;
 }
 
+/* Another limit holds from the next frame on. */
+START_TEST(another_limit)
+{
+    struct mllp_reader reader;
+    size_t used;
+    mllp_reader_init(&reader, 8);
+    ck_assert_int_eq(mllp_reader_feed(&reader, "\01312345", 6, &used), MLLP_NEED_MORE);
+    mllp_reader_limit(&reader, 4);
+    ck_assert_int_eq(mllp_reader_feed(&reader, "678\x1c", 4, &used), MLLP_FRAME);
+    mllp_reader_limit(&reader, 4);
+    ck_assert_int_eq(mllp_reader_feed(&reader, "\r\0131234\x1c\r", 8, &used), MLLP_FRAME);
+    mllp_reader_limit(&reader, 16);
+    ck_assert_int_eq(mllp_reader_feed(&reader, "\013123456789\x1c", 11, &used), MLLP_FRAME);
+    ck_assert(slice_is(reader.frame, "123456789"));
+    mllp_reader_limit(&reader, 4);
+    ck_assert_int_eq(mllp_reader_feed(&reader, "\01312345", 6, &used), MLLP_TOO_LARGE);
+    mllp_reader_limit(&reader, 100); /* spent for good */
+    ck_assert_int_eq(mllp_reader_feed(&reader, "6\x1c", 2, &used), MLLP_TOO_LARGE);
+    ck_assert(slice_is(reader.frame, "1234"));
+    mllp_reader_done(&reader);
+}
+END_TEST
+
 START_TEST(junk_is_limited)
 {
     static const size_t steps[] = {1, 1000, MLLP_JUNK_MAX + 1};
@@ -366,4 +389,4 @@ END_TEST
 
 RUN_TESTS("hl7 mllp", rules, cuts_never_show, borrows_and_gives_back, memory,
           byte_by_byte_is_linear, many_in_a_chunk_is_linear, too_large_keeps_the_start,
-          junk_is_limited, junk_then_frame_in_a_chunk, framing)
+          another_limit, junk_is_limited, junk_then_frame_in_a_chunk, framing)

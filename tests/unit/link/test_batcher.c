@@ -193,22 +193,6 @@ START_TEST(patience_waits_for_company_and_not_for_ever)
 }
 END_TEST
 
-START_TEST(items_are_taken_out_of_groups_too)
-{
-    struct batch_group patient;
-    batcher_set_patience(&batcher, loop, 20000);
-    batch_group_init(&patient, 1, true);
-    batcher_hold(&batcher, true);
-    batcher_add_to(&batcher, &patient, &items[0], 1);
-    batcher_add_to(&batcher, &patient, &items[1], 1);
-    batcher_add(&batcher, &items[2], 1);
-    for (int i = 0; i < 3; i++)
-        ck_assert_ptr_eq(batcher_take(&batcher), &items[i]);
-    ck_assert_ptr_null(batcher_take(&batcher));
-    ck_assert_uint_eq(batcher.count + batcher.urgent + batcher.full, 0);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("batcher");
@@ -222,7 +206,6 @@ int main(void)
     tcase_add_test(cases, a_group_whose_item_does_not_fit_begins_the_next_batch);
     tcase_add_test(cases, a_full_batch_does_not_keep_its_turn);
     tcase_add_test(cases, patience_waits_for_company_and_not_for_ever);
-    tcase_add_test(cases, items_are_taken_out_of_groups_too);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -120,6 +120,10 @@ START_TEST(same_queues)
         {"ordering_key: PID-3.1", "ordering_key: 'PID-3[1].1', partitions: 16", true},
         {"ordering_key: PID-3.1", "ordering_key: PID-3.2", false},
         {"ordering_key: PID-3.1", "partitions: 16", false},
+        {"queue_type: fifo", "persistence_mode: wal_only", true},
+        {"queue_type: fifo", "persistence_mode: store_only", false},
+        {"persistence_mode: none", "persistence_mode: store_only", true},
+        {"persistence_mode: none", "persistence_mode: wal_only", false},
         {"ordering_key: PID-3.1", "ordering_key: PID-3.1, partitions: 8", false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -178,16 +182,68 @@ START_TEST(keys_that_take_a_restart)
     restart_keys(ITEMS,
                  "worker: {drain_timeout: 1}\npostgres: {url: 'postgres://h/'}\n"
                  "dispatcher: {http: {max_body: 1MiB, listen: '127.0.0.1:1'}}\n" ITEMS,
-                 "postgres.url, dispatcher.http.listen, dispatcher.http.max_body, "
-                 "worker.drain_timeout");
-    restart_keys(LISTENER ITEMS, LISTENER ITEMS, "");
-    restart_keys(ITEMS, LISTENER ITEMS, "dispatcher.mllp");
-    restart_keys(LISTENER ITEMS, "dispatcher: {mllp: [{listen: '127.0.0.1:1', item: B}]}\n" ITEMS,
-                 "dispatcher.mllp");
-    restart_keys(
-        LISTENER ITEMS,
-        "dispatcher: {mllp: [{listen: '127.0.0.1:1', item: A, duplicate_window: 0}]}\n" ITEMS,
-        "dispatcher.mllp");
+                 "postgres.url");
+    restart_keys(ITEMS, LISTENER ITEMS, "");
+}
+END_TEST
+
+/* ---- sections ---- */
+
+/* Which of the two sections are the same. */
+static void sections(const char *left, const char *right, bool dispatcher, bool worker)
+{
+    struct production *a = expect(left, ""), *b = expect(right, "");
+    ck_assert_msg(production_same_section(SECTION_DISPATCHER, a, b) == dispatcher, "%s%s", left,
+                  right);
+    ck_assert_msg(production_same_section(SECTION_WORKER, a, b) == worker, "%s%s", left, right);
+    production_free(a);
+    production_free(b);
+}
+
+START_TEST(same_sections)
+{
+    sections(ITEMS, "redis: {key_prefix: x}\nproduction: {name: x}\n" ITEMS, true, true);
+    sections(ITEMS, "worker: {listen: '127.0.0.1:9090', drain_timeout: 30000}\n" ITEMS, true, true);
+    sections(ITEMS, "worker: {drain_timeout: 1}\n" ITEMS, true, false);
+    sections(ITEMS, "worker: {insecure: true}\n" ITEMS, true, false);
+    sections(ITEMS, "dispatcher: {http: {max_body: 16777216}, mllp: []}\n" ITEMS, true, true);
+    sections(ITEMS, "dispatcher: {http: {max_body: 1MiB}}\n" ITEMS, false, true);
+    sections(LISTENER ITEMS, LISTENER ITEMS, true, true);
+    sections(ITEMS, LISTENER ITEMS, false, true);
+    sections(LISTENER ITEMS, "dispatcher: {mllp: [{listen: '127.0.0.1:1', item: B}]}\n" ITEMS,
+             false, true);
+    sections(LISTENER ITEMS,
+             "dispatcher: {mllp: [{listen: '127.0.0.1:1', item: A, duplicate_window: 0}]}\n" ITEMS,
+             false, true);
+    setenv("HIE_HTTP_LISTEN", "127.0.0.1:7", 1); /* what it overrides does not count */
+    sections(ITEMS, "dispatcher: {http: {listen: '127.0.0.1:5'}}\n" ITEMS, true, true);
+    unsetenv("HIE_HTTP_LISTEN");
+}
+END_TEST
+
+/* Who had what the fleet had goes with it, unless the publisher came from elsewhere since. */
+START_TEST(who_follows)
+{
+    static const struct {
+        bool had;
+        int64_t before, since;
+        bool follows;
+    } cases[] = {{true, 1, 0, true},  {true, 3, 2, true},  {true, 3, 3, true},
+                 {true, 3, 4, false}, {true, 1, 2, false}, {false, 3, 0, false}};
+    struct production *next = expect("worker: {drain_timeout: 9}\n" ITEMS, "");
+    struct production *before = expect(ITEMS, ""),
+                      *other = expect("worker: {drain_timeout: 1}\n" ITEMS, "");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        before->version = cases[i].before;
+        next->since[SECTION_WORKER] = cases[i].since;
+        const struct production *mine = cases[i].had ? before : other;
+        ck_assert_msg(production_follows(SECTION_WORKER, mine, before, next) == cases[i].follows,
+                      "case %zu", i);
+    }
+    ck_assert(production_follows(SECTION_DISPATCHER, other, before, next));
+    production_free(before);
+    production_free(next);
+    production_free(other);
 }
 END_TEST
 
@@ -202,6 +258,8 @@ int main(void)
     tcase_add_test(tests, hashes);
     tcase_add_test(tests, same_queues);
     tcase_add_test(tests, keys_that_take_a_restart);
+    tcase_add_test(tests, same_sections);
+    tcase_add_test(tests, who_follows);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -33,7 +33,7 @@ START_TEST(combinations)
     struct production *production = load(DATA "good/combinations.yaml");
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const struct item *item = find(production, cases[i].id);
-        ck_assert_msg(item_is_sync(item) == cases[i].waits, "%s: waits", item->id);
+        ck_assert_msg(item_senders_wait(item) == cases[i].waits, "%s: waits", item->id);
         ck_assert_msg(item_is_fair(item) == cases[i].fair, "%s: fair", item->id);
         ck_assert_msg(item->partitions == cases[i].partitions, "%s: partitions", item->id);
         ck_assert_msg(item->reply_ttl_ms == cases[i].reply_ttl_ms, "%s: reply_ttl", item->id);
@@ -52,9 +52,9 @@ START_TEST(idle_keys_do_nothing)
     struct production *production = load(DATA "good/no-effect.yaml");
     ck_assert_int_eq(find(production, "A")->partitions, 1);
     ck_assert_int_eq(find(production, "B")->partitions, 1);
-    ck_assert(!item_is_sync(find(production, "E")));
-    ck_assert(!item_is_sync(find(production, "F")));
-    ck_assert(item_is_sync(find(production, "G")));
+    ck_assert(!item_senders_wait(find(production, "E")));
+    ck_assert(!item_senders_wait(find(production, "F")));
+    ck_assert(item_senders_wait(find(production, "G")));
     production_free(production);
 }
 END_TEST

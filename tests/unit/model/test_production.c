@@ -362,7 +362,7 @@ START_TEST(environment_gives_item_defaults)
                         "");
     ck_assert_uint_eq(find(production, "A")->execution_mode, MODE_MULTI_PROCESS);
     ck_assert_uint_eq(find(production, "B")->execution_mode, MODE_ASYNC);
-    ck_assert(item_is_sync(find(production, "A")));
+    ck_assert(item_senders_wait(find(production, "A")));
     ck_assert_int_eq(find(production, "A")->reply_ttl_ms, 60000);
     production_free(production);
     setenv("EXECUTION_MODE", "asink", 1);

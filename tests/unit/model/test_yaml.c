@@ -140,7 +140,7 @@ START_TEST(bytes_are_bounded)
     text[0] = 'a';
     ck_assert_ptr_nonnull(tree(slice_of(text, YAML_BYTES_MAX)));
     ck_assert_ptr_null(tree(slice_of(text, YAML_BYTES_MAX + 1)));
-    ck_assert_str_eq(all.list[0].message, "the file is larger than 4194304 bytes");
+    ck_assert_str_eq(all.list[0].message, "the text is larger than 8388608 bytes");
     free(text);
 }
 END_TEST

@@ -1,4 +1,4 @@
-/* References of a claim: what it holds is freed with the last one. */
+/* References of a claim: what it holds is freed with the last one. The order of entry ids. */
 #include "base/mem.h"
 #include "queue/queue.h"
 
@@ -40,12 +40,29 @@ START_TEST(nothing_to_release)
 }
 END_TEST
 
+START_TEST(entry_ids_stand_as_in_the_stream)
+{
+    static const char *const rising[] = {
+        "0-1",  "9-0",   "9-1",
+        "9-2",  "9-10",  "10-0",
+        "10-9", "11-10", "18446744073709551615-18446744073709551615"};
+    enum { COUNT = sizeof(rising) / sizeof(rising[0]) };
+    for (int i = 0; i < COUNT; i++) {
+        for (int j = 0; j < COUNT; j++) {
+            int order = queue_entry_id_compare(rising[i], rising[j]);
+            ck_assert_int_eq((order > 0) - (order < 0), (i > j) - (i < j));
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("queue claimed");
     TCase *tests = tcase_create("claimed");
     tcase_add_test(tests, freed_with_the_last_reference);
     tcase_add_test(tests, nothing_to_release);
+    tcase_add_test(tests, entry_ids_stand_as_in_the_stream);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -27,6 +27,7 @@ static struct production *own;
 static struct fleet *fleet;
 static char path[64];
 static int productions;  /* times that on_production was called */
+static int sections;     /* … and on_section */
 static char shapes[256]; /* "A closing, A closed, A open, " */
 static bool settled, left;
 
@@ -34,6 +35,12 @@ static inline void on_production(void *arg)
 {
     (void)arg;
     productions++;
+}
+
+static inline void on_section(void *arg)
+{
+    (void)arg;
+    sections++;
 }
 
 static inline void on_shape(void *arg, const char *item_id)
@@ -79,7 +86,7 @@ static inline void setup(void)
     health = health_new(metrics);
     fake_store_init(&store);
     fake_queue_init(&queue);
-    productions = 0;
+    productions = sections = 0;
     shapes[0] = '\0';
     settled = left = true;
     fleet = fleet_new(&(struct fleet_options){.loop = loop,
@@ -92,6 +99,7 @@ static inline void setup(void)
                                               .health = health,
                                               .metrics = metrics,
                                               .on_production = on_production,
+                                              .on_section = on_section,
                                               .is_settled = is_settled,
                                               .on_shape = on_shape,
                                               .has_left = has_left});
@@ -189,13 +197,28 @@ static inline void attend(int64_t told_version, int64_t told_step, int64_t versi
     tell_standing(call, version, step, all_applied, change, change ? 1 : 0);
 }
 
-static inline void answer_older(const char *item, int64_t version, bool any)
+/* `seq` 0: there is none. */
+static inline void answer_older(const char *item, int64_t version, int64_t seq)
 {
     struct fake_store_call *call = asked(FAKE_OLDER);
     ck_assert_str_eq(call->name, item);
     ck_assert_int_eq(call->number, version);
-    ((store_older_done *)call->done)(call->arg, &fake_ok, any);
+    ((store_older_done *)call->done)(call->arg, &fake_ok, seq);
     free(call);
+}
+
+static inline void answer_depth(const char *item, struct queue_depth depth)
+{
+    struct fake_queue_call *call = fake_queue_take(&queue, FAKE_DEPTH);
+    ck_assert_str_eq(call->name.item, item);
+    ck_assert_int_eq(call->name.type, QUEUE_UNORDERED);
+    ((queue_depth_done *)call->done)(call->arg, &fake_ok, &depth);
+    free(call);
+}
+
+static inline void answer_empty(const char *item)
+{
+    answer_depth(item, (struct queue_depth){0});
 }
 
 static inline void answer_close(const char *item, int64_t below)

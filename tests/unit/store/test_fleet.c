@@ -137,6 +137,24 @@ static void change_a(struct store_change *change)
     ck_assert_uint_eq(fleet_shape(fleet, "A").old->queue_type, QUEUE_UNORDERED);
 }
 
+/* Attends, with nothing new, until rows are asked about. */
+static struct fake_store_call *asked_older(int64_t version, int64_t step,
+                                           const struct store_change *change)
+{
+    for (;;) {
+        RUN_LOOP_UNTIL(loop, fake_store_pending(&store) > 0);
+        if (TAILQ_FIRST(&store.calls)->op == FAKE_OLDER)
+            return fake_store_take(&store, FAKE_OLDER);
+        attend(version, step, version, step, version, change);
+    }
+}
+
+static void answer_call(struct fake_store_call *call, int64_t seq)
+{
+    ((store_older_done *)call->done)(call->arg, &fake_ok, seq);
+    free(call);
+}
+
 START_TEST(a_queue_closes_and_opens)
 {
     struct store_change change;
@@ -146,9 +164,14 @@ START_TEST(a_queue_closes_and_opens)
     ck_assert_ptr_nonnull(fleet_route(fleet, "B", 2));
     attend(2, 1, 2, 1, 1, &change); /* another process has not applied it: nothing is looked for */
     attend(2, 1, 2, 1, 2, &change);
-    answer_older("A", 2, true);
-    attend(2, 1, 2, 1, 2, &change);
-    answer_older("A", 2, false);
+    answer_older("A", 2, 7);
+    struct fake_store_call *call = asked_older(2, 1, &change);
+    ck_assert_int_eq(call->after_seq, 6); /* the same one first */
+    answer_call(call, 0);
+    call = asked(FAKE_OLDER);
+    ck_assert_int_eq(call->after_seq, 0); /* then all of them */
+    answer_call(call, 0);
+    answer_empty("A");
     answer_close("A", 2);
     change.closed = true;
     change.step = 2;
@@ -173,41 +196,50 @@ START_TEST(a_look_that_fails_closes_nothing)
     attend(2, 1, 2, 1, 2, &change);
     struct fake_store_call *call = asked(FAKE_OLDER);
     attend(2, 1, 2, 1, 2, &change); /* one look at a time */
-    ((store_older_done *)call->done)(call->arg, &(const struct err){.code = ERR_UNAVAILABLE},
-                                     false);
+    ((store_older_done *)call->done)(call->arg, &(const struct err){.code = ERR_UNAVAILABLE}, 0);
     free(call);
-    attend(2, 1, 2, 1, 2, &change);
-    answer_older("A", 2, false);
+    call = asked_older(2, 1, &change);
+    answer_call(call, 0);
+    answer_empty("A");
     call = asked(FAKE_CLOSE_QUEUE);
     fake_store_answer(call, &(const struct err){.code = ERR_OUTCOME_UNKNOWN});
-    attend(2, 1, 2, 1, 2, &change);
-    answer_older("A", 2, false);
+    answer_call(asked_older(2, 1, &change), 0);
+    answer_empty("A");
     answer_close("A", 2);
 }
 END_TEST
 
-/* What has no rows is in the queue only. */
+/* A look at a long log is followed by a long pause. */
+START_TEST(looking_takes_a_part_of_the_time)
+{
+    struct store_change change;
+    change_a(&change);
+    attend(2, 1, 2, 1, 2, &change);
+    struct fake_store_call *call = asked(FAKE_OLDER);
+    int64_t began = clock_mono_us();
+    attend(2, 1, 2, 1, 2, &change);
+    int64_t took = clock_mono_us() - began;
+    answer_call(call, 9);
+    call = asked_older(2, 1, &change);
+    ck_assert_int_ge(clock_mono_us() - began, 10 * took);
+    free(call);
+}
+END_TEST
+
+/* What has no rows is in the queue only: messages that were accepted while the item had no WAL, direct producers' entries. */
 START_TEST(messages_without_rows_are_waited_for)
 {
-    struct store_change change = {.item = "A", .version = 2, .last_version = 2, .step = 1};
-    join(ITEMS A_ALONE B);
-    attend(1, 0, 2, 1, 1, &change);
-    tell_production(asked(FAKE_PRODUCTION_OF), 2, ITEMS A_FIFO B);
-    attend(2, 1, 2, 1, 2, &change);
-    struct queue_depth depth = {.in_hand = 1};
-    answer_older("A", 2, false);
-    ck_assert(!fake_store_pending(&store));
-    struct fake_queue_call *call = fake_queue_take(&queue, FAKE_DEPTH);
-    ck_assert_str_eq(call->name.item, "A");
-    ck_assert_int_eq(call->name.type, QUEUE_UNORDERED);
-    ((queue_depth_done *)call->done)(call->arg, &fake_ok, &depth);
-    free(call);
-    attend(2, 1, 2, 1, 2, &change);
-    answer_older("A", 2, false);
-    depth.in_hand = 0;
-    call = fake_queue_take(&queue, FAKE_DEPTH);
-    ((queue_depth_done *)call->done)(call->arg, &fake_ok, &depth);
-    free(call);
+    struct store_change change;
+    change_a(&change);
+    const struct queue_depth occupied[] = {
+        {.waiting = 1}, {.in_hand = 1}, {.delayed = 1, .next_due_ms = clock_wall_ms() + 1000}};
+    for (size_t i = 0; i < 3; i++) {
+        answer_call(asked_older(2, 1, &change), 0);
+        ck_assert(!fake_store_pending(&store));
+        answer_depth("A", occupied[i]);
+    }
+    answer_call(asked_older(2, 1, &change), 0);
+    answer_depth("A", (struct queue_depth){.delayed = 1, .next_due_ms = clock_wall_ms() + 60000});
     answer_close("A", 2);
 }
 END_TEST
@@ -236,15 +268,16 @@ START_TEST(two_reloads_in_a_row)
     tell_production(asked(FAKE_PRODUCTION_OF), 3, ITEMS A B);
     ck_assert_str_eq(shapes, "A closing, "); /* the same change is under way */
     ck_assert_uint_eq(fleet_shape(fleet, "A").old->queue_type, QUEUE_UNORDERED);
-    answer_older("A", 2, false); /* not all know the second yet */
+    answer_older("A", 2, 0); /* not all know the second yet */
+    answer_empty("A");
     answer_close("A", 2);
-    attend(3, 2, 3, 2, 3, &change);
-    answer_older("A", 2, false);
-    answer_older("A", 3, true);
+    answer_call(asked_older(3, 2, &change), 0);
+    answer_empty("A");
+    answer_older("A", 3, 5);
     answer_close("A", 2);
-    attend(3, 2, 3, 2, 3, &change);
-    answer_older("A", 2, false);
-    answer_older("A", 3, false);
+    answer_call(asked_older(3, 2, &change), 0);
+    answer_empty("A");
+    answer_older("A", 3, 0);
     answer_close("A", 3);
     /* It was closed below 2 by another process: the next change's turn. */
     change = (struct store_change){.item = "A", .version = 3, .last_version = 3, .step = 4};
@@ -349,6 +382,7 @@ int main(void)
     tcase_add_test(all, settings_change_at_once);
     tcase_add_test(all, a_queue_closes_and_opens);
     tcase_add_test(all, a_look_that_fails_closes_nothing);
+    tcase_add_test(all, looking_takes_a_part_of_the_time);
     tcase_add_test(all, messages_without_rows_are_waited_for);
     tcase_add_test(all, an_item_that_is_removed_finishes_first);
     tcase_add_test(all, two_reloads_in_a_row);

@@ -35,7 +35,7 @@ START_TEST(a_reload_publishes_and_is_in_force)
     struct reloaded reloaded = {0};
     struct store_change change = {.item = "A", .version = 2, .last_version = 2, .step = 1};
     join(ITEMS A B);
-    write_file("worker: {drain_timeout: 7000, listen: '127.0.0.1:9999'}\n" ITEMS A_FIFO B);
+    write_file("redis: {key_prefix: other}\n" ITEMS A_FIFO B);
     fleet_reload(fleet, on_reloaded, &reloaded);
     ck_assert_int_eq(reloaded.calls, 0);
     struct fake_store_call *call = asked(FAKE_PUBLISH);
@@ -50,7 +50,7 @@ START_TEST(a_reload_publishes_and_is_in_force)
     ck_assert_int_eq(reloaded.calls, 1);
     ck_assert_int_eq(reloaded.err.code, ERR_NONE);
     ck_assert(reloaded.changed && !reloaded.refused && reloaded.version == 2);
-    ck_assert_ptr_nonnull(strstr(reloaded.restart_keys, "worker.listen"));
+    ck_assert_ptr_nonnull(strstr(reloaded.restart_keys, "redis.key_prefix"));
 }
 END_TEST
 
@@ -145,6 +145,117 @@ START_TEST(a_reload_is_answered_in_bounded_time)
 }
 END_TEST
 
+/* ---- sections ---- */
+
+#define WAIT(ms) "worker: {drain_timeout: " #ms "}\n" ITEMS A B
+
+/* The next version, as another process published it. */
+static void hear(int64_t version, const char *file, int64_t since)
+{
+    const int64_t both[SECTION_COUNT] = {since, since};
+    struct buffer text;
+    published(file, &text);
+    production_append_since(both, &text);
+    buffer_append_byte(&text, '\0');
+    fleet_hurry(fleet);
+    attend(version - 1, 0, version, 0, version - 1, NULL);
+    struct fake_store_call *call = asked(FAKE_PRODUCTION_OF);
+    struct store_production told = {
+        .version = version, .text = slice_of(text.data, text.len - 1), .hash = SLICE_LITERAL("x")};
+    ((store_production_done *)call->done)(call->arg, &fake_ok, &told);
+    free(call);
+    buffer_done(&text);
+    ck_assert_int_eq(fleet_production(fleet)->version, version);
+    attend(version, 0, version, 0, version, NULL);
+}
+
+static int64_t drains_ms(void)
+{
+    return fleet_section(fleet, SECTION_WORKER)->worker.drain_timeout_ms;
+}
+
+/* Our own file goes on saying what it did. */
+START_TEST(a_section_follows_in_its_own_line)
+{
+    join(ITEMS A B);
+    ck_assert_int_eq(drains_ms(), 30000);
+    hear(2, WAIT(2), 0);
+    ck_assert(drains_ms() == 2 && sections == 1);
+    hear(3, WAIT(3), 3); /* from a process with a file of its own */
+    ck_assert(drains_ms() == 2 && sections == 1);
+    hear(4, WAIT(4), 3); /* and on from there */
+    ck_assert(drains_ms() == 2 && sections == 1);
+    hear(5, ITEMS A B, 5); /* what our file says */
+    ck_assert(drains_ms() == 30000 && sections == 2);
+    hear(6, WAIT(6), 5);
+    ck_assert(drains_ms() == 6 && sections == 3);
+}
+END_TEST
+
+START_TEST(a_section_of_its_own_is_kept)
+{
+    fleet_links_changed(fleet, true, true);
+    struct buffer text;
+    published(WAIT(1), &text); /* the fleet's, at our start */
+    buffer_append_byte(&text, '\0');
+    tell_production(asked(FAKE_PUBLISH), 1, text.data);
+    attend(1, 0, 1, 0, 1, NULL);
+    buffer_done(&text);
+    ck_assert_int_eq(drains_ms(), 30000);
+    hear(2, WAIT(2), 0);
+    ck_assert_int_eq(drains_ms(), 30000);
+    write_file(WAIT(3)); /* it sees the changed file by now */
+    hear(3, WAIT(3), 0);
+    ck_assert_int_eq(drains_ms(), 3);
+    ck_assert_int_eq(sections, 1);
+}
+END_TEST
+
+/* The file says what is in force: nothing is published, and this process goes by it. */
+START_TEST(a_reload_takes_what_its_file_says)
+{
+    struct reloaded reloaded = {0};
+    join(ITEMS A B);
+    hear(2, WAIT(2), 2);
+    ck_assert_int_eq(drains_ms(), 30000);
+    write_file(WAIT(2));
+    fleet_reload(fleet, on_reloaded, &reloaded);
+    struct fake_store_call *call = asked(FAKE_PUBLISH);
+    struct store_production told = {.version = 2, .text = call->text, .hash = call->hash};
+    ((store_production_done *)call->done)(call->arg, &fake_ok, &told);
+    free(call);
+    ck_assert(reloaded.calls == 1 && !reloaded.changed && reloaded.version == 2);
+    ck_assert(drains_ms() == 2 && sections == 1);
+}
+END_TEST
+
+/* What it says of itself when it publishes. */
+static void publishes(const char *file, int64_t dispatcher, int64_t worker)
+{
+    struct reloaded reloaded = {0};
+    char wanted[64];
+    snprintf(wanted, sizeof(wanted), "\n#hie-since %lld %lld\n", (long long)dispatcher,
+             (long long)worker);
+    write_file(file);
+    fleet_reload(fleet, on_reloaded, &reloaded);
+    struct fake_store_call *call = asked(FAKE_PUBLISH);
+    size_t len = strlen(wanted);
+    ck_assert(call->text.len > len);
+    ck_assert_msg(memcmp(call->text.ptr + call->text.len - len, wanted, len) == 0, "%.*s",
+                  (int)call->text.len, call->text.ptr);
+    lose(call);
+    ck_assert_int_eq(reloaded.calls, 1);
+}
+
+START_TEST(it_says_where_its_sections_come_from)
+{
+    join(ITEMS A B);
+    publishes(WAIT(5), 0, 0);
+    hear(2, "dispatcher: {http: {max_body: 1MiB}}\n" ITEMS A B, 2);
+    publishes(WAIT(5), 3, 2); /* the worker's is the fleet's, the dispatcher's is not */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fleet_reload");
@@ -157,6 +268,10 @@ int main(void)
     tcase_add_test(all, what_is_wrong_is_refused);
     tcase_add_test(all, a_reload_that_cannot_be);
     tcase_add_test(all, a_reload_is_answered_in_bounded_time);
+    tcase_add_test(all, a_section_follows_in_its_own_line);
+    tcase_add_test(all, a_section_of_its_own_is_kept);
+    tcase_add_test(all, a_reload_takes_what_its_file_says);
+    tcase_add_test(all, it_says_where_its_sections_come_from);
     suite_add_tcase(suite, all);
     return run_suite(suite);
 }

@@ -128,6 +128,22 @@ START_TEST(enqueues_what_the_queue_lacks)
 }
 END_TEST
 
+/* One that fails is not made again in each round: others queue behind the locks that it takes. */
+START_TEST(maintenance_that_fails_backs_off)
+{
+    reconciler_links_changed(reconciler, true, true);
+    reconciler_compare(reconciler);
+    for (int round = 0; round < 2; round++) {
+        answer_lease(7);
+        answer_mark(10);
+        answer_page(10, NULL, 0, 10, true);
+        answer_mark(10);
+        ck_assert_uint_eq(store.maintain_calls, 1);
+        store.maintained(store.maintained_arg, &(struct err){.code = ERR_UNAVAILABLE});
+    }
+}
+END_TEST
+
 /* Rounds over a log of these rows until the queue is asked for some; how many rounds left them alone before. */
 static unsigned rounds_until_asked(const struct store_unfinished *rows, size_t count)
 {
@@ -406,6 +422,37 @@ START_TEST(asks_and_enqueues_by_partition)
 }
 END_TEST
 
+/* A key whose partition is another than that which the message was accepted for. */
+static struct slice elsewhere(const struct store_message *message)
+{
+    static const char keys[] = "abcdefgh";
+    int before = message->partition > 0 ? message->partition : 0;
+    for (size_t i = 0;; i++) {
+        ck_assert_uint_lt(i, sizeof(keys) - 1);
+        struct slice key = slice_of(keys + i, 1);
+        if ((int)item_partition(&production->items[0], key, message->id) != before)
+            return key;
+    }
+}
+
+/* Its key's partition is the one that it is in. */
+START_TEST(a_row_that_stays_where_it_is_is_not_withdrawn)
+{
+    make_fifo();
+    struct store_unfinished row = row_at(uuid_new(1), 11, PATTERN_ASYNC_RELIABLE, -1);
+    begin_page(&row, 1);
+    char key[2] = "a";
+    while (item_partition(&production->items[0], slice_of(key, 1), row.message.id) != 0)
+        key[0]++;
+    row.message.ordering_key = slice_of(key, 1);
+    answer_fetch(&row, 1);
+    struct fake_queue_call *call = fake_queue_take(&queue, FAKE_ENQUEUE);
+    ck_assert_uint_eq(call->name.partition, 0);
+    fake_queue_answer_depth(call, &fake_ok, 1);
+    answer_mark(10);
+}
+END_TEST
+
 START_TEST(rows_of_other_settings_go_where_todays_say)
 {
     make_fifo();
@@ -413,14 +460,14 @@ START_TEST(rows_of_other_settings_go_where_todays_say)
                                       row_at(uuid_new(2), 12, PATTERN_SYNC_RELIABLE, 1),
                                       row_at(uuid_new(3), 13, PATTERN_ASYNC_RELIABLE, -1)};
     begin_page(rows, 3);
-    answer_flags(FAKE_HELD, PATTERN_ASYNC_RELIABLE, 9, (const bool[]){false}, 1);
-    answer_flags(FAKE_HELD, PATTERN_SYNC_RELIABLE, 1, (const bool[]){true}, 1); /* being run */
-    answer_flags(FAKE_HELD, PATTERN_ASYNC_RELIABLE, 0, (const bool[]){false}, 1);
-    struct store_unfinished whole[] = {rows[0], rows[2]};
-    whole[0].message.ordering_key = SLICE_LITERAL("a");
-    whole[1].message.ordering_key = SLICE_LITERAL("b");
-    answer_fetch(whole, 2);
-    for (size_t i = 0; i < 2; i++) {
+    struct store_unfinished whole[] = {rows[0], rows[1], rows[2]};
+    for (size_t i = 0; i < 3; i++)
+        whole[i].message.ordering_key = elsewhere(&whole[i].message);
+    answer_fetch(whole, 3);
+    answer_flags(FAKE_WITHDRAW, PATTERN_ASYNC_RELIABLE, 9, (const bool[]){true}, 1);
+    answer_flags(FAKE_WITHDRAW, PATTERN_SYNC_RELIABLE, 1, (const bool[]){false}, 1); /* being run */
+    answer_flags(FAKE_WITHDRAW, PATTERN_ASYNC_RELIABLE, 0, (const bool[]){true}, 1);
+    for (size_t i = 0; i < 3; i += 2) {
         struct fake_queue_call *call = fake_queue_take(&queue, FAKE_ENQUEUE);
         ck_assert_int_eq(call->name.pattern, PATTERN_ASYNC_RELIABLE);
         ck_assert_uint_eq(call->name.partition,
@@ -438,9 +485,9 @@ START_TEST(rows_of_a_fifo_item_that_is_none_any_more_go_to_its_queue)
                                       row_at(uuid_new(2), 12, PATTERN_ASYNC_RELIABLE, 0),
                                       row_at(uuid_new(3), 13, PATTERN_ASYNC_RELIABLE, -1)};
     begin_page(rows, 3);
-    answer_flags(FAKE_HELD, PATTERN_ASYNC_RELIABLE, 3, (const bool[]){false}, 1);
     answer_flags(FAKE_MISSING, PATTERN_ASYNC_RELIABLE, 0, (const bool[]){false, false}, 2);
     answer_fetch(rows, 1);
+    answer_flags(FAKE_WITHDRAW, PATTERN_ASYNC_RELIABLE, 3, (const bool[]){true}, 1);
     struct fake_queue_call *call = fake_queue_take(&queue, FAKE_ENQUEUE);
     ck_assert_uint_eq(call->name.partition, 0);
     ck_assert_int_eq(call->name.type, QUEUE_UNORDERED);
@@ -479,6 +526,7 @@ int main(void)
     tcase_set_timeout(cases, 20);
     tcase_add_checked_fixture(cases, setup, teardown);
     tcase_add_test(cases, enqueues_what_the_queue_lacks);
+    tcase_add_test(cases, maintenance_that_fails_backs_off);
     tcase_add_test(cases, leaves_the_youngest_to_their_owners);
     tcase_add_test(cases, a_clock_that_is_ahead_keeps_no_row_young);
     tcase_add_test(cases, compares_the_youngest_too_when_redis_lost_its_data);
@@ -492,6 +540,7 @@ int main(void)
     tcase_add_test(cases, rests_while_a_link_is_down);
     tcase_add_test(cases, asks_and_enqueues_by_partition);
     tcase_add_test(cases, rows_of_other_settings_go_where_todays_say);
+    tcase_add_test(cases, a_row_that_stays_where_it_is_is_not_withdrawn);
     tcase_add_test(cases, rows_of_a_fifo_item_that_is_none_any_more_go_to_its_queue);
     tcase_add_test(cases, a_page_of_as_many_queues_as_rows);
     suite_add_tcase(suite, cases);

@@ -1,6 +1,7 @@
 /* Which lanes a worker has through reloads, with a real fleet over a fake store and queue. */
 #include "arrange.h"
 
+#include "base/log.h"
 #include "fake_queue.h"
 #include "fake_store.h"
 #include "run_loop.h"
@@ -14,6 +15,12 @@
 #define PLAIN                                                                                      \
     "  - {id: A, class: Echo, queue_type: unordered, settings: {delay: 60000}, timeout: 90000}\n"
 #define OTHERWISE "  - {id: A, class: Echo, queue_type: unordered, concurrency: 7}\n"
+#define SLOWLY                                                                                     \
+    "  - {id: A, class: Echo, queue_type: unordered, concurrency: 3, settings: {delay: 60000},\n"     \
+    "     timeout: 90000}\n"
+#define ROUTES                                                                                     \
+    "  - {id: R, class: HL7RoutingEngine, queue_type: unordered, persistence: {mode: none},\n"        \
+    "     settings: {default: A}}\n"
 #define DISABLED "  - {id: A, class: Echo, queue_type: unordered, enabled: false}\n"
 #define LIFO "  - {id: A, class: Echo, queue_type: lifo}\n"
 #define FIFO "  - {id: A, class: Echo, queue_type: fifo, partitions: 2}\n"
@@ -371,6 +378,61 @@ START_TEST(a_lane_stays_for_what_it_holds)
 }
 END_TEST
 
+static struct fake_queue_call *claim_for(const char *id)
+{
+    struct fake_queue_call *call;
+    TAILQ_FOREACH(call, &queue.calls, link)
+    {
+        if (call->op == FAKE_QUEUE_CLAIM && strcmp(call->name.item, id) == 0)
+            break;
+    }
+    return call;
+}
+
+static bool in_flight_of_a_is(int count)
+{
+    struct buffer out;
+    char line[100];
+    snprintf(line, sizeof(line), "hie_in_flight{item=\"A\",pattern=\"async_reliable\"} %d\n", count);
+    buffer_init(&out, 1u << 20);
+    metrics_print(worker.metrics, &out);
+    buffer_append_byte(&out, '\0');
+    bool found = strstr(out.data, line) != NULL;
+    buffer_done(&out);
+    return found;
+}
+
+START_TEST(in_flight_is_that_of_both_lanes)
+{
+    struct lane *a = current("A");
+    take_one("A");
+    publish("items:\n" SLOWLY B, false);
+    answer_claims();
+    take_one("A");
+    ck_assert(in_flight_of_a_is(2));
+    lane_give_up(a);
+    ck_assert(in_flight_of_a_is(1));
+}
+END_TEST
+
+START_TEST(concurrency_counts_what_the_lane_before_still_runs)
+{
+    struct lane *a = current("A");
+    take_one("A");
+    publish("items:\n" SLOWLY B, false);
+    answer_claims(); /* of both lanes */
+    ANSWER_UNTIL(claim_for("A"));
+    ck_assert_uint_eq(claim_for("A")->count, 2);
+    answer_claims();
+    lane_give_up(a);
+    run_loop_turns(worker.loop);
+    ck_assert_uint_eq(a->running_count, 0);
+    lane_wake(current("A"), 0);
+    ANSWER_UNTIL(claim_for("A"));
+    ck_assert_uint_eq(claim_for("A")->count, 3);
+}
+END_TEST
+
 START_TEST(a_queue_that_changes)
 {
     struct lane *plain = current("A");
@@ -381,7 +443,6 @@ START_TEST(a_queue_that_changes)
     ck_assert_int_eq(plain->below_version, 2);
     ck_assert_ptr_eq(worker_route(&worker, "A", 1), plain);
     ck_assert_ptr_null(worker_route(&worker, "A", 2));
-    ck_assert(!worker_has_queue(&worker, "A") && worker_has_queue(&worker, "B"));
     run_loop_turns(worker.loop); /* a claim is under way */
     lane_wake(plain, 0);
     run_loop_turns(worker.loop);
@@ -395,6 +456,36 @@ START_TEST(a_queue_that_changes)
     open_a();
     ck_assert(lifo->open && lifo->below_version == 0);
     ck_assert_ptr_eq(worker_route(&worker, "A", 1), lifo);
+}
+END_TEST
+
+/* Lets R have one message; what it then does. */
+static struct fake_queue_call *route_one(enum fake_queue_op op)
+{
+    struct uuid id = uuid_new(1);
+    struct fake_queue_call *call;
+    answer_claims();
+    lane_wake(current("R"), 0);
+    ANSWER_UNTIL(call = claim_for("R"));
+    TAILQ_REMOVE(&queue.calls, call, link);
+    fake_queue_answer_claim(call, &id, 1);
+    run_loop_turns(worker.loop);
+    return fake_queue_take(&queue, op);
+}
+
+START_TEST(what_has_no_row_waits_for_the_queue_it_goes_into)
+{
+    publish("items:\n" PLAIN ROUTES B, false);
+    publish("items:\n" LIFO ROUTES B, true);
+    struct fake_queue_call *retry = route_one(FAKE_RETRY);
+    ck_assert_int_eq(retry->retries[0].attempts, 1);
+    fake_queue_answer(retry, &fake_ok);
+    close_a();
+    fake_queue_answer(route_one(FAKE_RETRY), &fake_ok);
+    open_a();
+    struct fake_queue_call *enqueue = route_one(FAKE_ENQUEUE);
+    ck_assert_int_eq(enqueue->name.type, QUEUE_LIFO);
+    fake_queue_answer_depth(enqueue, &fake_ok, 1);
 }
 END_TEST
 
@@ -464,6 +555,25 @@ START_TEST(a_removed_item_comes_back)
 }
 END_TEST
 
+/* As many as a file may have: the list of their names, in the log and in heartbeats, is cut. */
+START_TEST(items_without_number)
+{
+    struct buffer text;
+    buffer_init(&text, 1u << 20);
+    buffer_append_text(&text, "items:\n");
+    for (int i = 0; i < 1100; i++)
+        buffer_printf(&text, "  - {id: %064d, class: Echo, queue_type: unordered}\n", i);
+    buffer_append_byte(&text, '\0');
+    publish(text.data, false);
+    size_t len = strlen(worker.item_names);
+    ck_assert_uint_lt(len, 64 * 1024);
+    ck_assert_str_eq(worker.item_names + len - 4, ",...");
+    log_info("items", LOG_WORD("items", worker.item_names));
+    publish("items:\n" PLAIN B, false);
+    buffer_done(&text);
+}
+END_TEST
+
 START_TEST(a_disabled_item_is_finished_once_its_next_one_is_enabled)
 {
     publish("items:\n" DISABLED B, false);
@@ -484,11 +594,15 @@ int main(void)
     tcase_set_timeout(all, 60);
     tcase_add_test(all, an_item_left_as_it_was_keeps_its_lane);
     tcase_add_test(all, a_lane_stays_for_what_it_holds);
+    tcase_add_test(all, in_flight_is_that_of_both_lanes);
+    tcase_add_test(all, concurrency_counts_what_the_lane_before_still_runs);
     tcase_add_test(all, a_queue_that_changes);
+    tcase_add_test(all, what_has_no_row_waits_for_the_queue_it_goes_into);
     tcase_add_test(all, settings_of_a_queue_that_is_closing);
     tcase_add_test(all, a_change_that_is_under_way);
     tcase_add_test(all, a_fifo_lane_opens_when_the_one_before_is_gone);
     tcase_add_test(all, a_removed_item_comes_back);
+    tcase_add_test(all, items_without_number);
     tcase_add_test(all, a_disabled_item_is_finished_once_its_next_one_is_enabled);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);

@@ -207,6 +207,26 @@ START_TEST(an_unknown_target_is_refused)
 }
 END_TEST
 
+/* No entry of a queue has room for it. */
+START_TEST(a_content_type_that_is_too_long_is_refused)
+{
+    static const char type[META_CONTENT_TYPE_MAX + 1] = "text/x";
+    job_send(&job, &production->items[1], slice_of(type, META_CONTENT_TYPE_MAX), job.body);
+    job_done(&job, slice_of(NULL, 0), slice_of(NULL, 0));
+    for (int more = 0; more <= 1; more++) {
+        job.sent[0].content_type.len = META_CONTENT_TYPE_MAX + (size_t)more;
+        ck_assert(wire_put_done(&out, &job));
+        struct wire_frame frame = the_frame(WIRE_DONE);
+        job_clear(&got);
+        give(&got);
+        ck_assert_int_eq(wire_get_done(&frame, production, &got), more ? -1 : 0);
+        ck_assert_uint_eq(got.sent_count, more ? 0 : 1);
+        if (more)
+            free(frame.payload);
+    }
+}
+END_TEST
+
 START_TEST(the_end_of_another_message_is_refused)
 {
     struct err err, error;
@@ -329,6 +349,7 @@ int main(void)
     tcase_add_test(tests, what_was_made);
     tcase_add_test(tests, payloads_that_are_cut_or_too_long);
     tcase_add_test(tests, an_unknown_target_is_refused);
+    tcase_add_test(tests, a_content_type_that_is_too_long_is_refused);
     tcase_add_test(tests, the_end_of_another_message_is_refused);
     tcase_add_test(tests, errors_are_plain_text);
     tcase_add_test(tests, heads_that_are_none);

@@ -69,6 +69,7 @@ static void ends_with(const char *body, enum error_code code, const char *text)
     ck_assert_int_eq(test->error.code, code);
     ck_assert_str_eq(test->error.text, text);
     ck_assert_uint_eq(test->job.sent_count, 0);
+    ck_assert(!test->job.unstarted);
     test_job_free(test);
 }
 
@@ -166,6 +167,21 @@ START_TEST(they_are_as_many_as_are_busy_at_once)
 }
 END_TEST
 
+/* A reload's: the new one is there before the old one goes. */
+START_TEST(what_takes_its_place_keeps_its_series)
+{
+    open_item(0);
+    ends_with("echo", ERR_NONE, "");
+    struct executor *before = executor;
+    open_item(0);
+    ends_with("echo", ERR_NONE, "");
+    ck_assert(metric_is("hie_children", 2));
+    before->ops->retire(before);
+    before->ops->free(before);
+    ck_assert(metric_is("hie_children", 1));
+}
+END_TEST
+
 START_TEST(a_crash_loop_is_slowed_and_is_over_with_a_good_end)
 {
     open_item(0);
@@ -190,6 +206,7 @@ START_TEST(one_that_refuses_pauses_its_lane)
     test_wait(test);
     ck_assert_int_eq(test->error.code, ERR_UNAVAILABLE);
     ck_assert_str_eq(test->error.text, "its child processes do not start: it does not open here");
+    ck_assert(test->job.unstarted);
     ck_assert(executor->paused);
     ck_assert(health_ready(env.health));
     test_job_free(test);
@@ -209,6 +226,25 @@ START_TEST(they_start_again_when_they_can)
     test_wait(test);
     ck_assert_int_eq(test->error.code, ERR_NONE);
     test_job_free(test);
+}
+END_TEST
+
+static bool never(const struct job *job)
+{
+    (void)job;
+    return false;
+}
+
+START_TEST(what_waited_for_one_asks_before_it_starts)
+{
+    open_item(0);
+    struct test_job *test = test_start_job("echo"); /* none is ready yet */
+    test->job.may_start = never;
+    test_wait(test);
+    ck_assert(test->job.unstarted);
+    ck_assert_int_eq(test->error.code, ERR_UNAVAILABLE);
+    test_job_free(test);
+    ends_with("echo", ERR_NONE, "");
 }
 END_TEST
 
@@ -301,6 +337,27 @@ START_TEST(they_die_with_their_worker)
 }
 END_TEST
 
+/* A reload's loop goes on meanwhile. */
+START_TEST(leaving_waits_for_nobody)
+{
+    open_item(0);
+    pid_t pid = run_where();
+    kill(pid, SIGSTOP); /* it does not leave by itself */
+    int64_t begin_ms = clock_mono_ms(), longest_ms = 0;
+    for (bool gone = false; !gone && clock_mono_ms() - begin_ms < 20000; test_sleep_ms(5)) {
+        int64_t called_ms = clock_mono_ms();
+        gone = executor->ops->leave(executor);
+        if (clock_mono_ms() - called_ms > longest_ms)
+            longest_ms = clock_mono_ms() - called_ms;
+        run_loop_turns(loop);
+    }
+    ck_assert(is_gone(pid));
+    ck_assert_int_ge(clock_mono_ms() - begin_ms, 1000);
+    ck_assert_int_lt(longest_ms, 500);
+    ck_assert(metric_is("hie_children", 0));
+}
+END_TEST
+
 START_TEST(freeing_kills_one_that_hangs)
 {
     open_item(0);
@@ -330,13 +387,16 @@ int main(int argc, char **argv)
     tcase_add_test(tests, one_that_does_not_give_up_is_ended);
     tcase_add_test(tests, an_idle_one_that_dies_costs_no_job);
     tcase_add_test(tests, they_are_as_many_as_are_busy_at_once);
+    tcase_add_test(tests, what_takes_its_place_keeps_its_series);
     tcase_add_test(tests, a_crash_loop_is_slowed_and_is_over_with_a_good_end);
     tcase_add_test(tests, one_that_refuses_pauses_its_lane);
     tcase_add_test(tests, they_start_again_when_they_can);
+    tcase_add_test(tests, what_waited_for_one_asks_before_it_starts);
     tcase_add_test(tests, it_is_named_by_its_item);
     tcase_add_test(tests, it_gets_no_descriptor_of_its_worker);
     tcase_add_test(tests, signals_to_the_group_are_its_workers_business);
     tcase_add_test(tests, they_die_with_their_worker);
+    tcase_add_test(tests, leaving_waits_for_nobody);
     tcase_add_test(tests, freeing_kills_one_that_hangs);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

@@ -146,11 +146,24 @@ START_TEST(without_descriptors_there_is_no_executor)
     int next = dup(STDERR_FILENO);
     close(next);
     limit = before;
-    limit.rlim_cur = (rlim_t)next + 4; /* its own eventfd, no thread's */
-    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
-    ck_assert_ptr_null(executor_threads_new(&env, &production->items[0], &test_class, &err));
-    ck_assert_int_eq(err.code, ERR_IO);
+    for (rlim_t more = 0; more <= 4; more += 4) { /* none at all; its own eventfd, no thread's */
+        limit.rlim_cur = (rlim_t)next + more;
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        ck_assert_ptr_null(executor_threads_new(&env, &production->items[0], &test_class, &err));
+        ck_assert_int_eq(err.code, ERR_IO);
+    }
     setrlimit(RLIMIT_NOFILE, &before);
+}
+END_TEST
+
+START_TEST(threads_without_a_job_leave_at_once)
+{
+    open_item(0);
+    test_job_free(test_run("echo"));
+    int64_t begin_ms = clock_mono_ms();
+    while (!executor->ops->leave(executor))
+        test_sleep_ms(1);
+    ck_assert_int_lt(clock_mono_ms() - begin_ms, 1000);
 }
 END_TEST
 
@@ -186,6 +199,7 @@ int main(void)
     tcase_add_test(tests, a_handler_that_does_not_open_shows_at_once);
     tcase_add_test(tests, too_few_threads_take_turns);
     tcase_add_test(tests, without_descriptors_there_is_no_executor);
+    tcase_add_test(tests, threads_without_a_job_leave_at_once);
     tcase_add_test(tests, a_thread_that_never_returns_ends_the_program);
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);

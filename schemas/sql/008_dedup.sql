@@ -21,9 +21,10 @@ CREATE FUNCTION hie.dedup_first_day() RETURNS date LANGUAGE sql STABLE AS $$
     SELECT ((now() - interval '1 hour') AT TIME ZONE 'UTC')::date
 $$;
 
--- As hie.make_partitions; also drops what is over.
+-- As hie.make_partitions. All of these give up soon: whoever writes queues behind a lock that they wait for.
+ALTER FUNCTION hie.make_partitions(date, date) SET lock_timeout = '50ms';
 CREATE FUNCTION hie.make_dedup_partitions(first_day date, last_day date) RETURNS integer
-LANGUAGE plpgsql SET lock_timeout = '500ms' AS $$
+LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
 DECLARE
     made integer := 0;
     name text;
@@ -44,13 +45,22 @@ BEGIN
         END IF;
         day := day + 1;
     END LOOP;
+    RETURN made;
+END $$;
+
+-- Drops the days before this one.
+CREATE FUNCTION hie.drop_dedup_partitions(first_day date) RETURNS void
+LANGUAGE plpgsql SET lock_timeout = '50ms' AS $$
+DECLARE
+    name text;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtextextended('hie.make_partitions', 0));
+    DELETE FROM hie.dedup_keys_default d WHERE d.day < first_day;
     FOR name IN SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                  WHERE i.inhparent = 'hie.dedup_keys'::regclass AND c.relname ~ '^dedup_keys_[0-9]{8}$'
-                   AND c.relname < 'dedup_keys_' || to_char(first_day - 1, 'YYYYMMDD') ORDER BY 1 LOOP
+                   AND c.relname < 'dedup_keys_' || to_char(first_day, 'YYYYMMDD') ORDER BY 1 LOOP
         EXECUTE format('DROP TABLE hie.%I', name);
     END LOOP;
-    DELETE FROM hie.dedup_keys_default d WHERE d.day < first_day - 1;
-    RETURN made;
 END $$;
 
 SELECT hie.make_dedup_partitions((now() AT TIME ZONE 'UTC')::date - 1, (now() AT TIME ZONE 'UTC')::date + 7);

@@ -1,5 +1,9 @@
 -- Who owns which partition of a fifo item. Explained in schemas/sql.md.
 
+-- What comes before: asked by partition.
+CREATE INDEX stragglers_by_partition ON hie.stragglers (item, pattern, partition, seq) WHERE partition IS NOT NULL;
+CREATE INDEX accepted_by_partition ON hie.accepted (item, pattern, partition, seq) WHERE partition IS NOT NULL;
+
 -- Live workers. A worker's leases live as long as its row here: one write a second renews them all.
 CREATE TABLE hie.partition_workers (
     worker     text        PRIMARY KEY,
@@ -76,9 +80,10 @@ BEGIN
       FROM sums s WHERE s.mine IS NOT NULL;
 END $$;
 
--- One call a second from each worker: it lives, has these leases, and these of them are wanted by others. Calls go one after the
--- other, so that none sees half of another; none waits for a settle: a lease that a settle holds is passed over.
-CREATE FUNCTION hie.own(me text, items text[], patterns smallint[], counts integer[], ttl_ms bigint)
+-- One call a second from each worker: it lives, has these leases, and these of them are wanted by others: all of an item that it
+-- leaves, of which it takes none. Calls go one after the other, so that none sees half of another; none waits for a settle: a lease
+-- that a settle holds is passed over.
+CREATE FUNCTION hie.own(me text, items text[], patterns smallint[], counts integer[], leaves boolean[], ttl_ms bigint)
 RETURNS TABLE (item text, pattern smallint, partition smallint, token bigint, wanted boolean)
 LANGUAGE plpgsql
 SET enable_nestloop = off SET enable_hashjoin = on SET enable_seqscan = on
@@ -96,11 +101,11 @@ BEGIN
     VALUES (me, moment + ttl_ms * interval '1 millisecond')
     ON CONFLICT (worker) DO UPDATE SET expires_at = excluded.expires_at;
     DELETE FROM hie.partition_shares s
-     WHERE s.worker = me AND NOT EXISTS (SELECT FROM unnest(items, patterns) n(item, pattern)
-                                          WHERE n.item = s.item AND n.pattern = s.pattern);
+     WHERE s.worker = me AND NOT EXISTS (SELECT FROM unnest(items, patterns, leaves) n(item, pattern, leaves)
+                                          WHERE n.item = s.item AND n.pattern = s.pattern AND NOT n.leaves);
     INSERT INTO hie.partition_shares (item, pattern, worker)
-    SELECT n.item, n.pattern, me FROM unnest(items, patterns) n(item, pattern)
-     WHERE NOT EXISTS (SELECT FROM hie.partition_shares s
+    SELECT n.item, n.pattern, me FROM unnest(items, patterns, leaves) n(item, pattern, leaves)
+     WHERE NOT n.leaves AND NOT EXISTS (SELECT FROM hie.partition_shares s
                         WHERE s.worker = me AND s.item = n.item AND s.pattern = n.pattern)
     ON CONFLICT DO NOTHING;
 
@@ -112,9 +117,8 @@ BEGIN
                FOR UPDATE SKIP LOCKED) u
      WHERE l.token = u.token;
 
+    live := ARRAY(SELECT w.worker FROM hie.partition_workers w WHERE w.expires_at > moment);
     FOR b IN SELECT * FROM hie.balance_partitions(me, items, patterns, counts, moment) p WHERE p.take > 0 LOOP
-        live := ARRAY(SELECT s.worker FROM hie.partition_shares s JOIN hie.partition_workers w ON w.worker = s.worker
-                       WHERE s.item = b.item AND s.pattern = b.pattern AND w.expires_at > moment);
         taken := ARRAY(SELECT l.partition FROM hie.partition_leases l
                         WHERE l.item = b.item AND l.pattern = b.pattern AND l.partition < b.parts
                           AND l.holder <> ALL (live)
@@ -131,11 +135,13 @@ BEGIN
     END LOOP;
 
     RETURN QUERY
-    SELECT l.item, l.pattern, l.partition, l.token, l.place <= coalesce(p.give, 0)
+    SELECT l.item, l.pattern, l.partition, l.token, n.leaves OR l.place <= coalesce(p.give, 0)
       FROM (SELECT x.*, row_number() OVER (PARTITION BY x.item, x.pattern ORDER BY x.partition DESC) AS place
               FROM hie.partition_leases x WHERE x.holder = me) l
-      JOIN hie.balance_partitions(me, items, patterns, counts, moment) p
-        ON p.item = l.item AND p.pattern = l.pattern AND l.partition < p.parts
+      JOIN unnest(items, patterns, counts, leaves) n(item, pattern, parts, leaves)
+        ON n.item = l.item AND n.pattern = l.pattern AND l.partition < n.parts
+      LEFT JOIN hie.balance_partitions(me, items, patterns, counts, moment) p ON p.item = l.item AND p.pattern = l.pattern
+     WHERE n.leaves OR p.item IS NOT NULL
      ORDER BY l.item, l.pattern, l.partition;
 END $$;
 

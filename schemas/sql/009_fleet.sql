@@ -90,11 +90,15 @@ BEGIN
        AND NOT EXISTS (SELECT FROM hie.members m WHERE m.expires_at > clock_timestamp() AND m.version < below);
 END $$;
 
--- Takes out processes that have been gone for a day.
+-- Takes out processes that have been gone for a day, and productions that nobody needs: neither one of the last hundred, nor the one
+-- before a queue's change, or a later one.
 CREATE FUNCTION hie.forget_gone() RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     DELETE FROM hie.members m WHERE m.expires_at < now() - interval '1 day';
     PERFORM hie.disown(w.worker, NULL, NULL, NULL) FROM hie.partition_workers w
       WHERE w.expires_at < now() - interval '1 day';
+    DELETE FROM hie.productions p
+     WHERE p.version <= (SELECT max(x.version) FROM hie.productions x) - 100
+       AND NOT EXISTS (SELECT FROM hie.queue_changes c WHERE p.version >= c.versions[1] - 1);
 END $$;
