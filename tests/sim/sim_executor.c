@@ -137,6 +137,8 @@ static void start(struct executor *base, struct job *job)
                                                   .attempt = job->attempt,
                                                   .lease_token = claim->outcome.lease_token,
                                                   .claimed_us = sim.now_us - held_us});
+    if (kind == KIND_PAUSES && first)
+        sim_fault_pause(sim_process_of(executor->loop));
     if ((kind == KIND_FAILS && first_run) || (kind == KIND_FAILS_ONCE && first)) {
         sim_count(SIM_HANDLER_FAILED);
         end_later(handling, ERR_RECEIVER, 50);
@@ -144,7 +146,7 @@ static void start(struct executor *base, struct job *job)
         sim_count(SIM_HANDLER_FAILED);
         end_later(handling, ERR_REJECTED, 10);
     } else if (kind == KIND_SLOW && !executor->immediate) {
-        end_later(handling, ERR_NONE, 1500); /* below the timeout */
+        end_later(handling, ERR_NONE, executor->item->timeout_ms * 3 / 4);
     } else if (kind == KIND_STUCK && first && !executor->immediate) {
         sim_count(SIM_HANDLER_STUCK); /* until it is cancelled */
     } else if (kind == KIND_KILLS && first && !executor->immediate) {

@@ -47,10 +47,17 @@ static void on_lost_writes(void *arg)
     sim_server_away(&redis.server, redis.silent_until_us);
 }
 
+void sim_fault_pause(struct sim_process *process)
+{
+    int64_t for_us = a_while();
+    sim_pause(process, for_us);
+    process->silent_until_us = sim.now_us + for_us;
+    sim_count(process->is_worker ? SIM_WORKER_PAUSED : SIM_DISPATCHER_PAUSED);
+}
+
 static void hit_process(enum sim_fault fault, struct sim_process *process)
 {
     int64_t until_us = sim.now_us + a_while();
-    int64_t paused_us = a_while();
     struct sim_link *links[] = {&process->queue->link, &process->store->links[SIM_COMMITS],
                                 &process->store->links[SIM_LOOKUPS],
                                 &process->store->links[SIM_SCANS]};
@@ -69,8 +76,8 @@ static void hit_process(enum sim_fault fault, struct sim_process *process)
         break;
     case SIM_WORKER_PAUSED:
     case SIM_DISPATCHER_PAUSED:
-        sim_pause(process, paused_us);
-        break;
+        sim_fault_pause(process);
+        return;
     case SIM_WORKER_DRAINED:
         sim_drain(process);
         break;
@@ -88,9 +95,7 @@ static void hit_process(enum sim_fault fault, struct sim_process *process)
     default:
         return;
     }
-    if (fault == SIM_WORKER_PAUSED)
-        until_us = sim.now_us + paused_us;
-    if (fault == SIM_WORKER_PAUSED || fault == SIM_REDIS_CUT || fault == SIM_REDIS_SLOW)
+    if (fault == SIM_REDIS_CUT || fault == SIM_REDIS_SLOW)
         process->silent_until_us = until_us;
     sim_count(fault);
 }

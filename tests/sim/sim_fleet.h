@@ -86,6 +86,7 @@ enum sim_kind {
     KIND_SLOW,
     KIND_STUCK,       /* the first time, until it is cancelled */
     KIND_KILLS,       /* its worker, the first time */
+    KIND_PAUSES,      /* its worker, the first time, while it runs */
     KIND_POISONS_ROW, /* the database refuses its row for its data */
     KIND_POISONS_END, /* … its reply and its children */
 };
@@ -110,6 +111,8 @@ bool sim_senders_idle(void);
 unsigned sim_senders_acknowledged(void);
 
 /* ---- sim_faults.c ---- */
+/* A worker sleeps, for a while or until its leases are long gone. */
+void sim_fault_pause(struct sim_process *process);
 void sim_faults_start(unsigned count, int64_t until_us);
 void sim_faults_done(void);
 

@@ -37,14 +37,17 @@ static const char *const sim_productions[] = {
     "  - {id: Stored, class: Echo, queue_type: unordered, queue_size: 20,\n"
     "     persistence: {mode: store_only}, " SIM_RETRY ", settings: {delay: 1}}\n"
     "  - {id: Fleeting, class: Echo, queue_type: lifo, persistence: {mode: none}, " SIM_RETRY "}\n",
-    /* what Redis alone keeps */
+    /* what Redis alone keeps, and handlers that run for longer than a silence */
     "items:\n"
     "  - {id: Fleeting, class: Echo, queue_type: unordered, persistence: {mode: none},\n"
     "     queue_size: 10, concurrency: 4, " SIM_RETRY ", settings: {delay: 20}}\n"
     "  - {id: Urgent, class: Echo, queue_type: priority, persistence: {mode: none},\n"
     "     concurrency: 2, " SIM_RETRY ", settings: {delay: 4}}\n"
     "  - {id: Stored, class: Echo, queue_type: unordered, persistence: {mode: store_only},\n"
-    "     queue_size: 10, concurrency: 2, " SIM_RETRY ", settings: {delay: 20}}\n",
+    "     queue_size: 10, concurrency: 2, " SIM_RETRY ", settings: {delay: 20}}\n"
+    "  - {id: Long, class: Echo, queue_type: unordered, concurrency: 4,\n"
+    "     retry: {max_attempts: 4, backoff: 20, max_backoff: 300}, timeout: 20000,\n"
+    "     settings: {delay: 20}}\n",
 };
 
 #define SIM_PRODUCTION_COUNT (sizeof(sim_productions) / sizeof(sim_productions[0]))

@@ -257,7 +257,7 @@ static enum sim_kind pick_kind(unsigned bad_one_in)
         return sim_one_in(2) ? KIND_POISONS_ROW : KIND_POISONS_END;
     if (!bad_one_in || !sim_one_in(bad_one_in))
         return KIND_GOOD;
-    return (enum sim_kind)sim_between(KIND_GOOD + 1, KIND_KILLS);
+    return (enum sim_kind)sim_between(KIND_GOOD + 1, KIND_PAUSES);
 }
 
 /* Most are plain. */

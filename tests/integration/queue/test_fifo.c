@@ -200,6 +200,22 @@ START_TEST(pulled_ones_are_finished_like_others)
 }
 END_TEST
 
+/* The message entered the queue anew after its entry was lost: who finishes the lost one leaves the other. */
+START_TEST(a_late_finish_leaves_the_successor)
+{
+    struct queue_entry entry = entry_of("again");
+    ck_assert_int_eq(enqueue(&door, FIFO, &entry, 1), 1);
+    struct queue_claimed *claimed = claim(&alice, FIFO, 1, false);
+    flush_server();
+    run_for_ms(5); /* another entry id */
+    ck_assert_int_eq(enqueue(&door, FIFO, &entry, 1), 1);
+    finish(&alice, FIFO, claimed);
+    ck_assert_int_eq(number("XLEN " STREAM), 1);
+    ck_assert_int_eq(enqueue(&door, FIFO, &entry, 1), 1); /* it is known */
+    queue_claimed_unref(claimed);
+}
+END_TEST
+
 START_TEST(pull_what_was_put_down_or_lost)
 {
     struct queue_entry entries[3];
@@ -269,6 +285,7 @@ int main(void)
     tcase_add_test(tests, inherit_from_nothing);
     tcase_add_test(tests, pull_from_wherever_they_are);
     tcase_add_test(tests, pulled_ones_are_finished_like_others);
+    tcase_add_test(tests, a_late_finish_leaves_the_successor);
     tcase_add_test(tests, pull_what_was_put_down_or_lost);
     tcase_add_test(tests, without_memory);
     suite_add_tcase(suite, tests);
