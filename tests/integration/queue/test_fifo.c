@@ -166,7 +166,8 @@ START_TEST(pull_from_wherever_they_are)
     const struct queue_entry wanted[] = {entries[5], entries[3], entries[2],
                                          entries[4], entries[1], entries[5]};
     ck_assert_str_eq(bodies_of(pull(&bob, FIFO, wanted, 6)), "5 3 2 4 !1 ");
-    ck_assert_str_eq(bodies_of(pull(&bob, FIFO, wanted, 6)), "5 3 2 4 1 "); /* its answer was lost */
+    ck_assert_str_eq(bodies_of(pull(&bob, FIFO, wanted, 6)),
+                     "5 3 2 4 1 "); /* its answer was lost */
     struct queue_depth now = depth(&door, FIFO);
     ck_assert_int_eq(now.in_hand, 6);
     ck_assert_int_eq(now.delayed, 0);
