@@ -363,6 +363,7 @@ struct queue_claimed *redis_fetch(struct queue_name name, const char *consumer,
             continue;
         if (check_is_logged(entry->id) && sim_one_in(DELETED_ONE_IN)) {
             sim_count(SIM_ENTRY_DELETED);
+            drop_index(stream, entry->id); /* or it would stay there, once its message has ended */
             free_entry(&stream->entries, entry);
             continue;
         }
