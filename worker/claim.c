@@ -48,6 +48,7 @@ struct claim *claim_new(struct lane *lane, struct queue_claimed *claimed, struct
     claim->claimed = claimed;
     queue_claimed_ref(claimed);
     claim->entry = entry;
+    claim->bereft = entry->taken_over && !lane->fifo;
     claim->state = CLAIM_LOOKING;
     claim->claimed_us = clock_mono_us();
     claim->outcome.id = entry->id;

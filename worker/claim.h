@@ -62,6 +62,8 @@ struct claim {
     unsigned partition;
     bool unrecorded; /* persistence `none`: the store knows nothing of it */
     bool unwritten;  /* persistence `store_only`: the store gets it with its end */
+    bool ended;      /* the store has its end */
+    bool bereft;     /* its worker was lost, perhaps while it ran */
     bool timed_out, handed_back;
     bool out_of_time;     /* its deadline passed while it ran */
     bool fetch_waits;     /* it is in worker->fetch_waiting */

@@ -1,8 +1,8 @@
 /* The line of each ordering key, and who runs next.
  *
  * Looked-up claims stand in the line of their key: by seq, or, where messages have no row before their end, by their place in the
- * stream. The head of a line runs when the one before it is through: when its handler has ended well, or, where it failed or its class
- * has effects outside, when its end is recorded. A failed head keeps its line and runs again in place. */
+ * stream. The head of a line runs when the one before it is through: when its handler has ended well, or, where it failed, ran when
+ * its worker was lost, or its class has effects outside, when its end is recorded. A failed head keeps its line and runs again in place. */
 #include "lane_fifo.h"
 
 #include "base/bug.h"
@@ -70,7 +70,7 @@ bool lane_is_logged(const struct lane *lane)
     return lane->item->persistence.wal_enabled;
 }
 
-static bool comes_before(const struct claim *a, const struct claim *b)
+bool lane_comes_before(const struct claim *a, const struct claim *b)
 {
     return lane_is_logged(a->lane)
                ? a->seq < b->seq
@@ -81,7 +81,7 @@ static bool comes_before(const struct claim *a, const struct claim *b)
 static void insert_in_line(struct lane_key *key, struct claim *claim)
 {
     struct claim *before = TAILQ_LAST(&key->line, claim_line);
-    while (before && comes_before(claim, before))
+    while (before && lane_comes_before(claim, before))
         before = TAILQ_PREV(before, claim_line, in_line);
     if (before)
         TAILQ_INSERT_AFTER(&key->line, before, claim, in_line);

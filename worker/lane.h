@@ -13,8 +13,8 @@
  *
  *   lane.c           claiming, sweep, life          lane_children.c  what a handler sent, as rows
  *   lane_fifo.c      the same for fifo, in order    lane_publish.c   what follows an end
- *   lane_run.c       look up, adopt, run, end       lane_batches.c   the queue is told, in batches
- *   lane_fetch.c     large bodies */
+ *   lane_look_up.c   what the store knows, adopt    lane_batches.c   the queue is told, in batches
+ *   lane_run.c       run, end                       lane_fetch.c     large bodies */
 #ifndef HIE_LANE_H
 #define HIE_LANE_H
 

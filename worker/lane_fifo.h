@@ -82,6 +82,8 @@ void lane_part_clear(struct lane_part *part, int64_t seq);
 bool lane_part_must_look(const struct lane_part *part);
 /* Only messages that have a row before they are in the queue have their order by seq. All others have the stream's. */
 bool lane_is_logged(const struct lane *lane);
+/* In their partition, once their seqs are known. */
+bool lane_comes_before(const struct claim *a, const struct claim *b);
 /* A new claim of this part. */
 struct claim *lane_part_claim(struct lane_part *part, struct queue_claimed *claimed,
                               struct queue_entry *entry);

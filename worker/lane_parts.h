@@ -4,24 +4,31 @@
 
 #include "lane.h"
 
-/* ---- lane_run.c: from a claimed entry to the end of its handler ---- */
+/* ---- lane_look_up.c: from a claimed entry to what is known of its message ---- */
 
 /* Asks the store about new claims, at most QUEUE_BATCH_MAX; `done`, where it is not NULL, is told when they are on their way: ready to
  * run, or with the lane's order (fifo_line.c) when it is fifo. */
 void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
                   void (*done)(struct lane *lane, size_t count));
-/* Runs a claim, or ends it when its time is over, it is malformed, or it has killed too many. */
-void lane_start(struct claim *claim);
 /* Nothing was recorded of it: asks the store why, and goes on with what was recorded before. */
 void lane_look_again(struct claim *claim);
+/* Makes claims of what came and looks them up; those that the lane holds already are left out. Returns how many. */
+size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
+                 void (*done)(struct lane *lane, size_t count));
+
+/* ---- lane_run.c: to the end of its handler ---- */
+
+/* A row of a message that the store does not have. In the claim's memory, until its job is begun anew. */
+struct store_message *lane_make_row(struct claim *claim);
+/* It becomes a dead letter. */
+void lane_bury(struct claim *claim, const char *reason);
+/* Runs a claim, or ends it when its time is over, it is malformed, or it has killed too many. */
+void lane_start(struct claim *claim);
 void lane_check_timeouts(void *lane);
 /* Asks its handler to give up: then it goes back to its queue. */
 void lane_take_back(struct claim *claim);
 /* The database refused the data of a good end (a child's, or the reply's): it becomes a dead letter. */
 void lane_refused(struct claim *claim);
-/* Makes claims of what came and looks them up; those that the lane holds already are left out. Returns how many. */
-size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
-                 void (*done)(struct lane *lane, size_t count));
 
 /* ---- lane_children.c ---- */
 

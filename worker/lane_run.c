@@ -1,4 +1,4 @@
-/* From a claimed entry to the end of its handler: look up, adopt or fetch where needed, run. */
+/* From a claim that was looked up to the end of its handler. */
 #include "lane_parts.h"
 
 #include "base/bug.h"
@@ -15,24 +15,9 @@
  * kills each worker must become one. */
 #define DEATHS_MAX 4
 
-static void start_or_line_up(struct claim *claim)
-{
-    if (claim->part)
-        lane_line_up(claim);
-    else
-        lane_start(claim);
-}
-
-/* Where the log does not have all of an item's messages, their order is that of the stream. */
-static void set_seq(struct claim *claim, int64_t seq)
-{
-    claim->seq = claim->lane->item->persistence.wal_enabled ? seq : 0;
-}
-
 /* ---- a row of a message that the store does not have ---- */
 
-/* In the claim's memory, until its job is begun anew. */
-static struct store_message *make_row(struct claim *claim)
+struct store_message *lane_make_row(struct claim *claim)
 {
     struct arena *arena = &claim->job.arena;
     struct store_message *row = arena_alloc(arena, sizeof(*row));
@@ -90,10 +75,11 @@ static void settle(struct claim *claim)
         claim->children[i].received_us = outcome->finished_us;
     outcome->forget = !item->persistence.store_enabled;
     if (claim->unwritten)
-        outcome->message = make_row(claim);
+        outcome->message = lane_make_row(claim);
     claim_move(claim, CLAIM_SETTLING);
-    if (outcome->end == STORE_COMPLETED && !item->class->outbound)
-        lane_turn_over(claim); /* the next one of its key need not wait for the commit */
+    /* The next one of its key need not wait for the commit; but whose death is it, should the worker be lost again? */
+    if (outcome->end == STORE_COMPLETED && !item->class->outbound && !claim->bereft)
+        lane_turn_over(claim);
     if (claim->unrecorded)
         lane_recorded(claim);
     else
@@ -110,7 +96,7 @@ static void end_badly(struct claim *claim, enum store_end end)
     outcome->reply = outcome->reply_content_type = slice_of(NULL, 0);
 }
 
-static void bury(struct claim *claim, const char *reason)
+void lane_bury(struct claim *claim, const char *reason)
 {
     snprintf(claim->error, sizeof(claim->error), "%s", reason);
     end_badly(claim, STORE_DEAD_LETTERED);
@@ -285,7 +271,7 @@ void lane_fetched(struct claim *claim, bool found)
     if (found)
         run(claim);
     else
-        bury(claim, "its body is not in the store");
+        lane_bury(claim, "its body is not in the store");
 }
 
 static bool is_too_late(const struct claim *claim)
@@ -294,10 +280,11 @@ static bool is_too_late(const struct claim *claim)
     return deadline_ms && clock_wall_ms() >= deadline_ms;
 }
 
-/* Nobody but the entry itself counts its deaths: they are written into it before it runs again. */
+/* Nobody but the entry itself counts its deaths: they are written into it before it runs again. (One of a fifo keeps its place:
+ * count_deaths.) */
 static bool must_count_death(const struct claim *claim)
 {
-    return claim->unrecorded && claim->entry->taken_over && !claim->part;
+    return claim->unrecorded && claim->bereft && !claim->part;
 }
 
 void lane_start(struct claim *claim)
@@ -309,10 +296,11 @@ void lane_start(struct claim *claim)
     } else if (is_too_late(claim)) {
         expire(claim, "its time was over before it started");
     } else if (claim->outcome.attempt > deaths_max) {
-        bury(claim,
-             "given up: too many attempts, the last ones ended with the death of their worker");
+        lane_bury(
+            claim,
+            "given up: too many attempts, the last ones ended with the death of their worker");
     } else if (claim->entry->malformed) {
-        bury(claim, "the queue's entry is malformed");
+        lane_bury(claim, "the queue's entry is malformed");
     } else if (must_count_death(claim)) {
         snprintf(claim->error, sizeof(claim->error), "its worker was lost");
         retry_or_bury(claim, true, deaths_max);
@@ -321,223 +309,6 @@ void lane_start(struct claim *claim)
     } else {
         run(claim);
     }
-}
-
-/* ---- adopt: an entry of a direct producer enters the WAL before it runs ---- */
-
-struct adoption {
-    size_t count;
-    struct claim *claims[QUEUE_BATCH_MAX];
-    struct store_message *rows[QUEUE_BATCH_MAX];
-};
-
-static void on_adopted(void *arg, const struct err *err)
-{
-    struct adoption *adoption = arg;
-    for (size_t i = 0; i < adoption->count; i++) {
-        struct claim *claim = adoption->claims[i];
-        set_seq(claim, adoption->rows[i]->seq);
-        if (err->code != ERR_NONE)
-            lane_return(claim); /* claimed again after a rest */
-        else if (adoption->rows[i]->error != ERR_NONE)
-            bury(claim, "the database refused the entry's data");
-        else if (claim->part && !adoption->rows[i]->seq)
-            lane_return(claim); /* it was there already: its seq is still to be asked for */
-        else
-            start_or_line_up(claim);
-    }
-    free(adoption);
-}
-
-static void adopt(struct lane *lane, struct claim **claims, size_t count)
-{
-    struct adoption *adoption = mem_alloc(sizeof(*adoption));
-    adoption->count = count;
-    for (size_t i = 0; i < count; i++) {
-        claim_move(claims[i], CLAIM_ADOPTING);
-        adoption->claims[i] = claims[i];
-        adoption->rows[i] = make_row(claims[i]);
-    }
-    lane->worker->store->ops->adopt(lane->worker->store, adoption->rows, count, on_adopted,
-                                    adoption);
-}
-
-/* ---- look up ---- */
-
-struct look_up {
-    struct lane *lane;
-    void (*done)(struct lane *lane, size_t count);
-    size_t count; /* of all that came */
-    size_t asked; /* of those that the store is asked about */
-    struct claim *claims[QUEUE_BATCH_MAX];
-    struct store_claim rows[QUEUE_BATCH_MAX];
-};
-
-static void read_meta(struct claim *claim)
-{
-    struct err err;
-    struct meta *meta = &claim->meta;
-    if (meta_unpack(claim->entry->meta, meta, &err)) {
-        *meta = (struct meta){0};
-        claim->entry->malformed = true;
-    }
-    if (meta->content_type.len > META_CONTENT_TYPE_MAX ||
-        meta->traceparent.len > META_TRACEPARENT_MAX || meta->reply_to.len > META_REPLY_TO_MAX) {
-        *meta = (struct meta){.in_wal = meta->in_wal, .stored = meta->stored};
-        claim->entry->malformed = true;
-    }
-    const struct item *item = claim->lane->item;
-    bool unlogged = !item->persistence.wal_enabled && !meta->in_wal;
-    claim->unrecorded = unlogged && !item->persistence.store_enabled;
-    claim->unwritten = unlogged && item->persistence.store_enabled;
-}
-
-static void answer_unknown(struct claim *claim, struct claim **unknown, size_t *unknown_count)
-{
-    if (claim->meta.stored)
-        bury(claim, "neither the message nor its body is in the store");
-    else if (claim->unwritten)
-        start_or_line_up(claim);
-    else
-        unknown[(*unknown_count)++] = claim;
-}
-
-static void on_looked_up(void *arg, const struct err *err)
-{
-    struct look_up *look_up = arg;
-    struct lane *lane = look_up->lane;
-    struct claim *ended[QUEUE_BATCH_MAX], *unknown[QUEUE_BATCH_MAX];
-    size_t ended_count = 0, unknown_count = 0;
-    worker_note(lane->worker, &lane->worker->look_up_trouble, err);
-    for (size_t i = 0; i < look_up->asked; i++) {
-        struct claim *claim = look_up->claims[i];
-        const struct store_claim *row = &look_up->rows[i];
-        claim->outcome.run = row->run;
-        claim->outcome.attempt = row->attempt;
-        set_seq(claim, row->seq);
-        if (err->code != ERR_NONE) {
-            lane_return(claim);
-        } else if (row->ended) {
-            ended[ended_count++] = claim;
-        } else if (row->known) {
-            claim->unwritten = false;
-            start_or_line_up(claim);
-        } else {
-            answer_unknown(claim, unknown, &unknown_count);
-        }
-    }
-    if (ended_count)
-        lane_publish_ended(lane, ended, ended_count);
-    if (unknown_count)
-        adopt(lane, unknown, unknown_count);
-    if (look_up->done)
-        look_up->done(lane, look_up->count);
-    free(look_up);
-}
-
-void lane_look_up(struct lane *lane, struct claim **claims, size_t count,
-                  void (*done)(struct lane *lane, size_t count))
-{
-    BUG_ON(count > QUEUE_BATCH_MAX);
-    struct look_up *look_up = mem_alloc(sizeof(*look_up));
-    struct claim *unrecorded[QUEUE_BATCH_MAX];
-    size_t unrecorded_count = 0;
-    look_up->lane = lane;
-    look_up->done = done;
-    look_up->count = count;
-    for (size_t i = 0; i < count; i++) {
-        struct claim *claim = claims[i];
-        read_meta(claim);
-        if (claim->unrecorded) {
-            unrecorded[unrecorded_count++] = claim;
-            continue;
-        }
-        look_up->claims[look_up->asked] = claim;
-        look_up->rows[look_up->asked++] =
-            (struct store_claim){.id = claim->entry->id,
-                                 .taken_over = claim->entry->taken_over,
-                                 .lease_token = claim->outcome.lease_token};
-    }
-    for (size_t i = 0; i < unrecorded_count; i++) {
-        unrecorded[i]->outcome.run = 1;
-        unrecorded[i]->outcome.attempt = unrecorded[i]->entry->attempts + 1;
-        start_or_line_up(unrecorded[i]);
-    }
-    if (look_up->asked)
-        lane->worker->store->ops->claim(lane->worker->store, lane->worker->id, look_up->rows,
-                                        look_up->asked, on_looked_up, look_up);
-    else
-        on_looked_up(look_up, &(const struct err){.code = ERR_NONE});
-}
-
-/* ---- the second look, after a settle that was refused ---- */
-
-struct second_look {
-    struct claim *claim;
-    struct store_claim row;
-};
-
-/* It was recorded by a try before, whose answer was lost; or another hand has the message. */
-static void on_looked_again(void *arg, const struct err *err)
-{
-    struct second_look *look = arg;
-    struct claim *claim = look->claim;
-    struct store_outcome *outcome = &claim->outcome;
-    const struct store_claim row = look->row;
-    free(look);
-    worker_note(claim->lane->worker, &claim->lane->worker->look_up_trouble, err);
-    if (err->code != ERR_NONE) {
-        claim_move(claim, CLAIM_SETTLING);
-        settler_add(&claim->lane->worker->settler, claim);
-    } else if (row.ended) {
-        lane_publish_ended(claim->lane, &claim, 1);
-    } else if (outcome->end == STORE_RETRY && row.attempt == outcome->attempt + 1) {
-        lane_recorded(claim);
-    } else if (claim->part) {
-        lane_refused_by_lease(claim);
-    } else {
-        lane_superseded(claim);
-    }
-}
-
-void lane_look_again(struct claim *claim)
-{
-    struct store *store = claim->lane->worker->store;
-    struct second_look *look = mem_alloc(sizeof(*look));
-    claim_move(claim, CLAIM_LOOKING);
-    look->claim = claim;
-    look->row =
-        (struct store_claim){.id = claim->entry->id, .lease_token = claim->outcome.lease_token};
-    store->ops->claim(store, claim->lane->worker->id, &look->row, 1, on_looked_again, look);
-}
-
-/* Walks over what the lane holds only for what came a second time: it is looked for when a process slept so long that it finds its
- * own entry. */
-static bool is_held(const struct lane *lane, const struct queue_entry *entry)
-{
-    const struct claim *claim;
-    if (!entry->taken_over)
-        return false;
-    TAILQ_FOREACH(claim, &lane->claims, link)
-    {
-        if (strcmp(claim->entry->entry_id, entry->entry_id) == 0)
-            return true;
-    }
-    return false;
-}
-
-size_t lane_take(struct lane *lane, struct queue_claimed *claimed,
-                 void (*done)(struct lane *lane, size_t count))
-{
-    struct claim *claims[QUEUE_BATCH_MAX];
-    size_t count = 0;
-    for (size_t i = 0; i < claimed->count && count < QUEUE_BATCH_MAX; i++) {
-        if (!is_held(lane, &claimed->entries[i]))
-            claims[count++] = claim_new(lane, claimed, &claimed->entries[i]);
-    }
-    if (count)
-        lane_look_up(lane, claims, count, done);
-    return count;
 }
 
 /* ---- drain ---- */

@@ -110,6 +110,7 @@ struct queue_depth {
 typedef void queue_depth_done(void *arg, const struct err *err, const struct queue_depth *depth);
 /* flags[i] answers for ids[i]. */
 typedef void queue_flags_done(void *arg, const struct err *err, const bool *flags);
+typedef void queue_deaths_done(void *arg, const struct err *err, const int *deaths);
 /* bodies[i] is under the reply key of ids[i]; ptr NULL: there is none. Valid during the call. */
 typedef void queue_replies_read(void *arg, const struct err *err, const struct body *bodies);
 /* granted: free slots that are this holder's now; depth: entries in all partitions of the item. */
@@ -186,6 +187,9 @@ struct queue_ops {
     /* Takes these out of the queue, for another one, but for those in a worker's hand. flags: it is not here any more. */
     void (*withdraw)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
                      queue_flags_done *done, void *arg);
+    /* Counts one more death of a worker that may have run these, where no store counts; for all partitions of the item. deaths[i]: how many by now. */
+    void (*count_deaths)(struct queue *, struct queue_name, const struct uuid *ids, size_t count,
+                         queue_deaths_done *done, void *arg);
     /* The heartbeat of a live worker: hash hie:worker:<id>, expires after ttl_ms. */
     void (*heartbeat)(struct queue *, const char *worker, const char *host, int64_t pid,
                       const char *items, int64_t in_hand, int64_t ttl_ms, queue_done *done,

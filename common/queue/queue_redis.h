@@ -14,7 +14,7 @@
 #include "link/redis_link.h"
 #include "queue/queue.h"
 
-#define QUEUE_REDIS_REVISION 6 /* of schemas/redis/hie1-1-base.lua */
+#define QUEUE_REDIS_REVISION 7 /* of schemas/redis/hie1-1-base.lua */
 #define QUEUE_REDIS_GROUP "workers"
 #define QUEUE_REDIS_HEAD 8192u /* bytes of a command's name, keys and single arguments, at most */
 
@@ -80,6 +80,7 @@ struct op {
         queue_promoted *promoted;
         queue_depth_done *depth_done;
         queue_flags_done *flags_done;
+        queue_deaths_done *deaths_done;
         queue_replies_read *replies_read;
         queue_slots_done *slots_done;
     };

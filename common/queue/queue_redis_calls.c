@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "queue/queue_redis.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 static const struct slice EMPTY = {"", 0};
@@ -381,6 +382,35 @@ static void withdraw(struct queue *queue, struct queue_name name, const struct u
     start_flags(queue, &kind, name, ids, count, done, arg);
 }
 
+static void deaths_build(const struct op *op, struct buffer *out)
+{
+    put_fcall(out, "hie1_count_deaths", 1, op->count);
+    put_key(out, op->queue, op->name, "deaths", NULL);
+    put_ids(op, out);
+}
+
+static bool deaths_answer(struct op *op, const struct err *err, struct redis_reply *reply)
+{
+    int deaths[QUEUE_BATCH_MAX] = {0};
+    for (size_t i = 0; i < op->count; i++) {
+        int64_t number = integer_at(reply, i);
+        deaths[i] = number < 0 ? 0 : number > INT_MAX ? INT_MAX : (int)number;
+    }
+    op->deaths_done(op->arg, err, deaths);
+    return true;
+}
+
+static void count_deaths(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                         size_t count, queue_deaths_done *done, void *arg)
+{
+    static const struct op_kind kind = {entry_ids_size, deaths_build, deaths_answer, NULL};
+    name.partition = 0;
+    struct op *op = op_new(queue, &kind, name, arg);
+    op->ids = ids;
+    op->deaths_done = done;
+    op_start_over(op, count);
+}
+
 const struct queue_ops queue_redis_ops = {
     .enqueue = enqueue,
     .claim = queue_redis_claim,
@@ -400,6 +430,7 @@ const struct queue_ops queue_redis_ops = {
     .depth = depth,
     .missing = missing,
     .held = held,
+    .count_deaths = count_deaths,
     .withdraw = withdraw,
     .heartbeat = queue_redis_heartbeat,
     .leave = queue_redis_leave,

@@ -17,7 +17,7 @@ REVISION rises with every change of this text that keeps the interface. A progra
 or an older one, and looks again every two seconds. So programs of several revisions run side by side: what one of them calls
 stays, with its arguments. An incompatible change gets the name hie2 and lives beside this one.
 ]]
-local REVISION = 6
+local REVISION = 7
 local GROUP = 'workers'
 local BATCH_MAX = 256
 local DEAD_MAX = 1000

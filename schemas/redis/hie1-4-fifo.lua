@@ -53,6 +53,19 @@ local function inherit(keys, args)
     return {more, dropped, into_hand(stream, consumer, 0, ids), at}
 end
 
+-- KEYS deaths; ARGV cids. Counts one more death of a worker that may have run them. Returns how many that makes of each; who is not
+-- counted any more is forgotten after a day.
+local function count_deaths(keys, args)
+    check_keys(keys, 1)
+    local deaths = {}
+    for i = 1, count_of(args, 1, 1) do
+        check_id(args[i])
+        deaths[i] = call('HINCRBY', keys[1], args[i], 1)
+    end
+    call('PEXPIRE', keys[1], 86400000)
+    return deaths
+end
+
 -- Where an entry to be pulled is: the fields it comes back with when it is not in the stream; else who holds it, and whether he has
 -- not put it down.
 local function find_pulled(keys, place, member, fields)

@@ -254,17 +254,21 @@ def test_a_dead_letter_of_a_sync_caller(fleet, receiver):
 
 
 def test_messages_that_kill_their_workers(receiver):
-    """max_attempts is 1, four deaths are forgiven beyond it. In every queue type, and where nothing is kept."""
+    """max_attempts is 1, four deaths are forgiven beyond it. In every queue type, and where nothing is kept. Those that stood behind one in
+    its line are none."""
     over = {"delay": 60000, "timeout": 120000, "retry": {"max_attempts": 1}}
     poison = [echo_item(type_, queue_type=type_, **over) for type_ in TYPES]
-    poison += [echo_item(f"none-{type_}", queue_type=type_, persistence={"mode": "none"}, **over) for type_ in TYPES if type_ != "fifo"]
+    poison += [echo_item(f"none-{type_}", queue_type=type_, persistence={"mode": "none"}, **over) for type_ in TYPES]
     poison += [echo_item("processes", execution_mode="multi_process", **over)]
-    with Fleet(production(*poison, echo_item("Others")), workers=1) as fleet:
+    with Fleet(production(*poison, echo_item("Others"), worker={"drain_timeout": 1000}), workers=1) as fleet:
         names = [entry["id"] for entry in poison]
         logged = {name: fleet.accept(name, b"poison") for name in names if "none" not in name}
         for name in names:
             if "none" in name:
                 fleet.accept(name, b"poison")
+        behind = [fleet.accept("fifo", b"behind it") for _ in range(20)]
+        for _ in range(20):
+            fleet.accept("none-fifo", b"behind it")
         left, deaths = set(names), 0
         end = time.monotonic() + 200
 
@@ -288,4 +292,8 @@ def test_messages_that_kill_their_workers(receiver):
             assert fleet.ends(id_) == ["dead_lettered"]
             taken = fleet.scalar("select count(*) from hie.audit where correlation_id = %s and event = 'taken_over'", id_)
             assert taken == 5, name
+        assert fleet.redis.client.xlen("hie:{fifo}:dead") == fleet.redis.client.xlen("hie:{none-fifo}:dead") == 1
+        assert all(not fleet.ends(id_) for id_ in behind)
+        taken = fleet.sql("select distinct correlation_id::text from hie.audit where event = 'taken_over' and item = 'fifo'")
+        assert {row[0] for row in taken} <= {logged["fifo"], behind[0]}
         fleet.wait_completed(fleet.accept("Others", b"x"))

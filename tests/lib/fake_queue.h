@@ -23,6 +23,7 @@ enum fake_queue_op {
     FAKE_MISSING,
     FAKE_HELD,
     FAKE_WITHDRAW,
+    FAKE_COUNT_DEATHS,
     FAKE_INHERIT,
     FAKE_PULL,
     FAKE_UNBURY,
@@ -172,6 +173,13 @@ static inline void fake_withdraw(struct queue *queue, struct queue_name name,
     fake_queue_add(queue, FAKE_WITHDRAW, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
 }
 
+static inline void fake_count_deaths(struct queue *queue, struct queue_name name,
+                                     const struct uuid *ids, size_t count, queue_deaths_done *done,
+                                     void *arg)
+{
+    fake_queue_add(queue, FAKE_COUNT_DEATHS, name, count, FAKE_QUEUE_DONE(done), arg)->ids = ids;
+}
+
 static inline void fake_inherit(struct queue *queue, struct queue_name name, const char *consumer,
                                 size_t max, queue_claim_done *done, void *arg)
 {
@@ -240,6 +248,7 @@ static const struct queue_ops fake_queue_ops = {
     .missing = fake_missing,
     .held = fake_held,
     .withdraw = fake_withdraw,
+    .count_deaths = fake_count_deaths,
     .inherit = fake_inherit,
     .pull = fake_pull,
     .unbury = fake_unbury,
@@ -382,6 +391,9 @@ static inline void fake_queue_end(struct fake_queue *fake)
         case FAKE_HELD:
         case FAKE_WITHDRAW:
             ((queue_flags_done *)call->done)(call->arg, &lost, NULL);
+            break;
+        case FAKE_COUNT_DEATHS:
+            ((queue_deaths_done *)call->done)(call->arg, &lost, NULL);
             break;
         case FAKE_READ_REPLIES:
             ((queue_replies_read *)call->done)(call->arg, &lost, NULL);

@@ -181,6 +181,9 @@ static void complete(struct sim_call *sim_call, const struct err *err)
     case OP_HELD:
         ((queue_flags_done *)call->done)(call->arg, err, call->flags);
         return;
+    case OP_COUNT_DEATHS:
+        ((queue_deaths_done *)call->done)(call->arg, err, call->deaths);
+        return;
     case OP_READ_REPLIES:
         complete_read_replies(call, err);
         return;
@@ -211,6 +214,7 @@ static void free_call(struct sim_call *sim_call)
         redis_content_unref(call->given[i].content);
     free(call->given);
     free(call->flags);
+    free(call->deaths);
     free(call);
 }
 
@@ -453,6 +457,15 @@ static void held(struct queue *queue, struct queue_name name, const struct uuid 
     send(queue, call);
 }
 
+static void count_deaths(struct queue *queue, struct queue_name name, const struct uuid *ids,
+                         size_t count, queue_deaths_done *done, void *arg)
+{
+    struct queue_call *call = name_call(queue, OP_COUNT_DEATHS, name, NULL, count, DONE(done), arg);
+    give_ids(call, ids);
+    call->deaths = mem_array(count, sizeof(*call->deaths));
+    send(queue, call);
+}
+
 /* No run changes its production. */
 static void withdraw(struct queue *queue, struct queue_name name, const struct uuid *ids,
                      size_t count, queue_flags_done *done, void *arg)
@@ -508,6 +521,7 @@ static const struct queue_ops queue_ops = {.enqueue = enqueue,
                                            .depth = depth,
                                            .missing = missing,
                                            .held = held,
+                                           .count_deaths = count_deaths,
                                            .withdraw = withdraw,
                                            .heartbeat = heartbeat,
                                            .leave = leave,

@@ -25,6 +25,7 @@ enum queue_op {
     OP_DEPTH,
     OP_MISSING,
     OP_HELD,
+    OP_COUNT_DEATHS,
     OP_HEARTBEAT,
     OP_LEAVE,
 };
@@ -51,6 +52,7 @@ struct queue_call {
     struct queue_claimed *claimed; /* NULL once given away */
     int64_t results[2];
     bool *flags;
+    int *deaths;
     struct queue_depth depth;
 };
 

@@ -27,6 +27,7 @@ static const char *const op_words[] = {[OP_ENQUEUE] = "enqueue",
                                        [OP_DEPTH] = "depth",
                                        [OP_MISSING] = "missing",
                                        [OP_HELD] = "held",
+                                       [OP_COUNT_DEATHS] = "count_deaths",
                                        [OP_HEARTBEAT] = "heartbeat",
                                        [OP_LEAVE] = "leave"};
 
@@ -188,6 +189,10 @@ void queue_call_execute(struct sim_call *sim_call)
             call->flags[i] = call->op == OP_MISSING
                                  ? redis_is_missing(call->name, call->given[i].id)
                                  : redis_is_held(call->name, call->given[i].id);
+        break;
+    case OP_COUNT_DEATHS:
+        for (size_t i = 0; i < call->count; i++)
+            call->deaths[i] = redis_count_death(call->name, call->given[i].id);
         break;
     case OP_LEAVE:
         redis_leave(call->name, call->consumer);

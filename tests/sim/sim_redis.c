@@ -601,6 +601,22 @@ bool redis_is_held(struct queue_name name, struct uuid id)
     return entry && entry->consumer[0];
 }
 
+/* Of one that is gone nobody asks again. */
+int redis_count_death(struct queue_name name, struct uuid id)
+{
+    struct redis_stream *stream;
+    TAILQ_FOREACH(stream, &redis.data.streams, link)
+    {
+        struct redis_index *index =
+            strcmp(stream->item, name.item) == 0 ? find_index(stream, id) : NULL;
+        struct redis_entry *entry =
+            index && index->number ? find_entry(stream, index->number) : NULL;
+        if (entry)
+            return ++entry->deaths;
+    }
+    return 1;
+}
+
 int64_t redis_slots(struct queue_name name, unsigned partitions, const char *holder, int64_t limit,
                     int64_t held, int64_t want, int64_t ttl_ms, int64_t *ret_depth)
 {

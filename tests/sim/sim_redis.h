@@ -27,7 +27,7 @@ struct redis_entry {
     int64_t number;                /* its place: the entry id */
     struct uuid id;
     int64_t at_ms, due_ms;
-    int priority, attempts;
+    int priority, attempts, deaths;
     struct redis_content *content;
     char consumer[REDIS_NAME_MAX]; /* in whose hand; "": nobody's */
     int64_t since_us;              /* … without renewal */
@@ -133,6 +133,7 @@ int64_t redis_promote(struct queue_name name, int64_t now_ms, size_t max, int64_
 struct queue_depth redis_depth_of(struct queue_name name);
 bool redis_is_missing(struct queue_name name, struct uuid id);
 bool redis_is_held(struct queue_name name, struct uuid id);
+int redis_count_death(struct queue_name name, struct uuid id);
 void redis_leave(struct queue_name name, const char *consumer);
 int64_t redis_slots(struct queue_name name, unsigned partitions, const char *holder, int64_t limit,
                     int64_t held, int64_t want, int64_t ttl_ms, int64_t *ret_depth);

@@ -154,6 +154,29 @@ START_TEST(inherit_from_nothing)
 }
 END_TEST
 
+static void on_deaths(void *arg, const struct err *err, const int *deaths)
+{
+    struct result *result = arg;
+    result->err = *err;
+    result->number = deaths[0];
+    result->number2 = deaths[1];
+    result->ended++;
+}
+
+START_TEST(deaths_are_counted_for_all_partitions)
+{
+    struct uuid ids[2] = {uuid_new(clock_wall_ms()), uuid_new(clock_wall_ms())};
+    for (int i = 1; i <= 3; i++) {
+        struct result result = {0};
+        alice.queue->ops->count_deaths(alice.queue, FIFO, ids, i == 2 ? 1 : 2, on_deaths, &result);
+        wait_ok(&result);
+        ck_assert_int_eq(result.number, i);
+        ck_assert_int_eq(result.number2, i == 2 ? 0 : i == 3 ? 2 : 1);
+    }
+    ck_assert_int_gt(number("PTTL hie:{ADT}:deaths"), 86000000);
+}
+END_TEST
+
 START_TEST(pull_from_wherever_they_are)
 {
     struct queue_entry entries[8];
@@ -284,6 +307,7 @@ int main(void)
     tcase_add_test(tests, what_is_ours_is_claimed_again);
     tcase_add_test(tests, a_long_inheritance);
     tcase_add_test(tests, inherit_from_nothing);
+    tcase_add_test(tests, deaths_are_counted_for_all_partitions);
     tcase_add_test(tests, pull_from_wherever_they_are);
     tcase_add_test(tests, pulled_ones_are_finished_like_others);
     tcase_add_test(tests, a_late_finish_leaves_the_successor);

@@ -175,6 +175,8 @@ START_TEST(others_refuse)
         "FCALL hie1_inherit 1 " STREAM " w1 5",
         "FCALL hie1_inherit 1 " STREAM " w1 many 0-0",
         "FCALL hie1_inherit 1 " STREAM " w1 5 x",
+        "FCALL hie1_count_deaths 1 hie:{ADT}:deaths",
+        "FCALL hie1_count_deaths 1 hie:{ADT}:deaths x",
         "FCALL hie1_pull 5 " KEYS5 " w1",
         "FCALL hie1_pull 5 " KEYS5 " w1 x 1 '' '' '' '' body",
         "FCALL hie1_pull 4 a b c d w1 " ID1 " 1 '' '' '' '' body",
