@@ -16,7 +16,10 @@
  * pattern there is one lane at a time: the next one opens when the one before it is gone. */
 static bool has_share(const struct lane *lane)
 {
-    return lane->runs && lane->fifo && (lane->open || lane_has_parts(lane));
+    const struct fleet *fleet = lane->worker->fleet;
+    bool may_have =
+        lane->open && (!fleet || fleet_joined(fleet)); /* another lane may be the open one */
+    return lane->runs && lane->fifo && (may_have || lane_has_parts(lane));
 }
 
 /* What is owned of one lane's partitions. */

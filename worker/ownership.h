@@ -26,7 +26,7 @@ void ownership_init(struct ownership *ownership, struct worker *worker);
 void ownership_done(struct ownership *ownership);
 /* The store is back: asks at once. */
 void ownership_nudge(struct ownership *ownership);
-/* There are other lanes, or other ones are open. */
+/* There are other lanes, other ones are open, or the fleet was joined. */
 void ownership_refresh(struct ownership *ownership);
 /* Tells the store that this worker leaves. */
 void ownership_leave(struct ownership *ownership);

@@ -268,7 +268,7 @@ static void on_joined(void *arg)
     {
         lane_links_changed(lane);
     }
-    ownership_nudge(&worker->ownership);
+    ownership_refresh(&worker->ownership);
 }
 
 /* A child belongs to the version under which its parent's handler ended: until it is written, that one is not over. */

@@ -187,8 +187,8 @@ void production_append_since(const int64_t since[static SECTION_COUNT], struct b
 
 /* ---- two productions side by side, for a reload (model/compare.c) ---- */
 
-/* Messages accepted under one can be handled under the other: the same pattern, queue type, partitions, class and rule of order.
- * Else what was accepted under the old one is finished first. */
+/* Messages accepted under one can be handled under the other: the same pattern, queue type, partitions and class, and of a
+ * fifo the same rule of order and use of the WAL. Else what was accepted under the old one is finished first. */
 bool item_same_queue(const struct item *a, const struct item *b);
 /* The section says the same in both, however it is written. */
 bool production_same_section(enum production_section section, const struct production *a,

@@ -1,7 +1,7 @@
 /* Owns the published form of a production: the file's text, then a comment line for each item with what shapes its queue, and one for the
  * sections.
  *
- *     #hie-queue <id> <messaging_pattern> <queue_type> <partitions> <class> [<ordering_key>]
+ *     #hie-queue <id> <messaging_pattern> <queue_type> <partitions> <class> logged|unlogged [<ordering_key>]
  *     #hie-since <version> <version>
  *
  * Such lines in a file, of a version that somebody exported and edited, are left out.
@@ -23,6 +23,8 @@
 
 #define MARK "#hie-queue "
 #define SINCE_MARK "#hie-since "
+
+static const char *const log_words[] = {"unlogged", "logged", NULL}; /* by wal_enabled */
 
 /* Takes a line off the text; its end is left out. */
 static struct slice take_line(struct slice *text)
@@ -54,10 +56,11 @@ void production_publishable(const struct production *production, struct slice te
         char order[HL7_PATH_TEXT_SIZE] = ""; /* however it is spelt */
         if (item->ordering_key)
             hl7_path_format(&item->ordering_path, order);
-        buffer_printf(out, MARK "%s %s %s %" PRId64 " %s%s%s\n", item->id,
+        buffer_printf(out, MARK "%s %s %s %" PRId64 " %s %s%s%s\n", item->id,
                       messaging_pattern_words[item->messaging_pattern],
                       queue_type_words[item->queue_type], item->partitions, item->class->name,
-                      item->ordering_key ? " " : "", order);
+                      log_words[item->persistence.wal_enabled], item->ordering_key ? " " : "",
+                      order);
     }
 }
 
@@ -86,18 +89,23 @@ static void follow_line(struct production *production, struct slice line)
 {
     struct item shape = {0};
     struct err err;
+    unsigned logged;
     struct slice id = next_word(&line), pattern = next_word(&line), type = next_word(&line),
                  partitions = next_word(&line);
     (void)next_word(&line); /* the class is the file's to say */
+    struct slice log = next_word(&line);
     struct item *item = (struct item *)production_find(production, id);
     if (!item || !find_word(pattern, messaging_pattern_words, &shape.messaging_pattern) ||
         !find_word(type, queue_type_words, &shape.queue_type) ||
         !slice_to_int(partitions, 1, 1024, &shape.partitions) ||
+        !find_word(log, log_words, &logged) ||
         (line.len && hl7_path_parse(line, &shape.ordering_path, &err)))
         return;
     item->messaging_pattern = shape.messaging_pattern;
     item->queue_type = shape.queue_type;
     item->partitions = shape.partitions;
+    if (shape.queue_type == QUEUE_FIFO)
+        item->persistence.wal_enabled = logged;
     item->ordering_path = shape.ordering_path;
     item->ordering_key = line.len ? arena_strdup(&production->arena, line) : NULL;
     item_settle_pattern(item);
@@ -186,7 +194,7 @@ static struct shape *read_shapes(struct slice text, size_t *ret_count)
     return shapes;
 }
 
-/* The type of queue is the second word of the rest; but for fifo the rule of order shapes nothing. */
+/* The type of queue is the second word of the rest; but for fifo neither the log nor the rule of order shapes anything. */
 static struct slice what_counts(struct slice rest)
 {
     struct slice all = rest;

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from hiefleet import Fleet, echo_item, production, wait_until
+from hiefleet import Fleet, Receiver, echo_item, item, production, wait_until
+from hiefleet.guarantees import check_never_older
 from test_direct_producers import enqueue, new_id
 from test_reload import SOON, fifo, one_item, reload, wait_open
 
@@ -62,6 +63,39 @@ def test_messages_without_rows_are_finished():
         fleet.start_worker()
         wait_open(fleet)
         nothing_left(fleet)
+
+
+@pytest.mark.parametrize("before, after", [("store_only", "wal_and_store"), ("none", "wal_only"), ("wal_and_store", "store_only")])
+def test_the_wal_of_a_fifo_item(before, after):
+    """Its order is the rows' or the stream's, so the one is finished before the other begins."""
+    receiver = Receiver()
+
+    def config(mode):
+        return production(item("In", "HTTPSender", {"url": receiver.url}, persistence={"mode": mode},
+                               **fifo(partitions=2)),
+                          echo_item("Other"))
+
+    def send(number):
+        headers = {"X-Ordering-Key": f"k{number % 3}"}
+        wait_until(lambda: fleet.post("In", b"k%d %d" % (number % 3, number), headers).status == 202, "accepted", 60)
+
+    with Fleet(config(before), workers=0) as fleet:
+        for number in range(60):
+            send(number)
+        reload(fleet, config(after))
+        wait_until(lambda: fleet.item("In")["queue"] == "closing", "its queue changes", SOON)
+        for number in range(60, 90) if after.startswith("wal") else ():
+            send(number)
+        fleet.start_worker()
+        for number in range(90, 120):
+            send(number)
+        wait_open(fleet)
+        wait_until(lambda: not any(fleet.backlog().values()), "Redis holds no entry", 60, 0.2)
+        with receiver.lock:
+            seen = [(key, int(number)) for key, number in (body.decode().split() for _, body in receiver.requests)]
+        assert len(set(seen)) == (120 if after.startswith("wal") else 90)
+        check_never_older(seen, before)
+    receiver.close()
 
 
 def test_delayed_messages_without_rows():

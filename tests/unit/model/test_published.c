@@ -153,10 +153,11 @@ END_TEST
 START_TEST(lines_that_are_not_ours_change_nothing)
 {
     static const char strange[] = "items: [{id: A, class: Echo, queue_type: lifo}]\n"
-                                  "#hie-queue Other async_reliable fifo 1 Echo\n"
-                                  "#hie-queue A async_reliable heap 1 Echo\n"
-                                  "#hie-queue A async_reliable fifo 0 Echo\n"
-                                  "#hie-queue A async_reliable fifo 1 Echo NOT-A-PATH\n"
+                                  "#hie-queue Other async_reliable fifo 1 Echo logged\n"
+                                  "#hie-queue A async_reliable heap 1 Echo logged\n"
+                                  "#hie-queue A async_reliable fifo 0 Echo logged\n"
+                                  "#hie-queue A async_reliable fifo 1 Echo logged NOT-A-PATH\n"
+                                  "#hie-queue A async_reliable fifo 1 Echo somewhere\n"
                                   "#hie-queue A\n#hie-queue \n#hie-queue";
     struct production *production = parse(slice_text(strange), true);
     ck_assert_uint_eq(find(production, "A")->queue_type, QUEUE_LIFO);
@@ -202,6 +203,12 @@ START_TEST(changed_queues_are_named)
     changed(FIFO(", ordering_key: PID-3"), FIFO(", ordering_key: PID-5"), "A");
     changed(FIFO(", ordering_key: PID-3, partitions: 1"), FIFO(", partitions: 1"), "A");
     changed(FIFO(", ordering_key: PID-3"), FIFO(", ordering_key: 'PID-3[1]'"), "");
+    changed(FIFO(""), FIFO(", persistence: {mode: none}"), "A");
+    changed(FIFO(", persistence: {mode: wal_only}"), FIFO(""), "");
+    changed("items: [" A "]",
+            "items: [{id: A, class: Echo, queue_type: lifo, persistence: {mode: none}}]", "A");
+    changed("items: [{id: A, class: Echo, queue_type: lifo}]",
+            "items: [{id: A, class: Echo, queue_type: lifo, persistence: {mode: none}}]", "");
 }
 END_TEST
 
