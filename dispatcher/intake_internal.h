@@ -18,6 +18,7 @@ struct message_intake {
     bool by_wal;         /* else Redis alone keeps it */
     unsigned membership; /* of the fleet, in which its queue was the one it was taken in for */
     bool in_batch;       /* a batcher or a call holds it: not to be freed */
+    bool missed;         /* its row was looked for in vain */
     int64_t accepted_us, queueing_us, look_us; /* monotonic */
     struct store_message row;
     struct message_intake *leader; /* FOLLOWING: the first one with its key */

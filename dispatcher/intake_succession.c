@@ -1,5 +1,5 @@
 /* One intake after another, at a reload: what came in earlier stays ahead. The next one takes in at once, and its gate admits; but its
- * writes to the WAL are held until what the one before has still to write is written or refused, and what Redis alone keeps is held
+ * writes to the WAL are held until what the one before has still to write is written or refused, or was looked for in vain, and what Redis alone keeps is held
  * until what the one before has still to send is sent or refused. Each of them looks at the one before it only, and is itself not
  * through as long as it is held. */
 #include "intake_internal.h"
@@ -15,11 +15,22 @@ static bool any_reserving(const struct intake *intake, bool by_wal)
     return false;
 }
 
+/* A commit that was looked for and missed may still come, as late as its message's ack_timeout: that holds up nobody. */
+static bool any_to_look_for(const struct intake *intake)
+{
+    const struct message_intake *message;
+    TAILQ_FOREACH(message, &intake->lists[INTAKE_UNKNOWN], link)
+    {
+        if (!message->missed)
+            return true;
+    }
+    return false;
+}
+
 /* Whatever has a place in the WAL has it, also what was answered as unknown while its commit is under way. */
 static bool has_written(const struct intake *intake)
 {
-    return !intake->wal.held && batcher_idle(&intake->wal) &&
-           TAILQ_EMPTY(&intake->lists[INTAKE_UNKNOWN]) &&
+    return !intake->wal.held && batcher_idle(&intake->wal) && !any_to_look_for(intake) &&
            TAILQ_EMPTY(&intake->lists[INTAKE_REWRITING]) && !any_reserving(intake, true);
 }
 

@@ -199,6 +199,7 @@ static void not_there(struct message_intake *message, struct wal_batch *again)
         intake_finish(message, &error);
     } else if (uuid_is_none(message->row.dedup_key)) {
         intake_move(message, INTAKE_UNKNOWN);
+        message->missed = true;
         message->look_us = clock_mono_us() + LOOK_AGAIN_US;
     } else {
         intake_move(message, INTAKE_REWRITING);

@@ -10,8 +10,8 @@
  *                │               └─┘ changed: item, max_frame, duplicate_window; its connections stay
  *                └──not in the section any more──▶ freed
  *
- * A door is known by its address as the file has it. CLOSING it listens no more; each connection ends at its next message boundary, and what was
- * accepted gets its answer. A drain closes all of them. */
+ * A door is known by its address as the file has it. CLOSING it listens no more; each connection ends with the answers to what was accepted. A
+ * drain closes all of them. */
 #ifndef HIE_LISTENERS_H
 #define HIE_LISTENERS_H
 

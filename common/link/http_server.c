@@ -266,8 +266,8 @@ int http_server_start(struct loop *loop, const struct http_server_options *optio
 
 /* 127.0.0.1:8080 and 0.0.0.0:8080 cannot be listened on both: the one before is given up first, and taken again where the other cannot be
  * had. */
-static struct evconnlistener *swap(struct http_server *server,
-                                   const struct sockaddr_storage *address, socklen_t len)
+static struct evconnlistener *swap_for(struct http_server *server,
+                                       const struct sockaddr_storage *address, socklen_t len)
 {
     struct sockaddr_storage before;
     socklen_t before_len = sizeof(before);
@@ -283,7 +283,7 @@ static struct evconnlistener *swap(struct http_server *server,
     return listener;
 }
 
-int http_server_move(struct http_server *server, const char *listen, struct err *err)
+int http_server_move(struct http_server *server, const char *listen, bool swap, struct err *err)
 {
     struct sockaddr_storage address;
     socklen_t len;
@@ -291,12 +291,17 @@ int http_server_move(struct http_server *server, const char *listen, struct err 
         return -1;
     struct evconnlistener *listener = listen_at(server, &address, len);
     /* The port is at the same place in both families. */
-    if (!listener && ntohs(((struct sockaddr_in *)&address)->sin_port) == server->port)
-        listener = swap(server, &address, len);
+    if (!listener && swap && ntohs(((struct sockaddr_in *)&address)->sin_port) == server->port)
+        listener = swap_for(server, &address, len);
     if (!listener)
         return err_set(err, ERR_IO, "cannot listen on %.100s: %s", listen, strerror(errno));
     listens(server, listener);
     return 0;
+}
+
+bool http_server_is_listening(const struct http_server *server)
+{
+    return server->listener;
 }
 
 void http_server_set_max_body(struct http_server *server, size_t max_body)

@@ -43,9 +43,11 @@ struct http_server_options {
 /* 0, or -1 with ERR_CONFIG for a bad address, ERR_IO when it cannot listen there. */
 int http_server_start(struct loop *loop, const struct http_server_options *options,
                       struct http_server **ret_server, struct err *err);
-/* Listens at another address from now on; open connections stay. The one before is given up once the new one is there, but where both
- * are one port of this machine. 0, or -1 as at the start: it listens where it did. */
-int http_server_move(struct http_server *server, const char *listen, struct err *err);
+/* Listens at another address from now on; open connections stay. The one before is given up once the new one is there. With `swap`, where
+ * both are one port of this machine, it is given up first, and taken again if the new one is not to be had: connections that nobody has
+ * accepted yet are reset. 0, or -1 as at the start: it listens where it did, or, if that was taken meanwhile, nowhere. */
+int http_server_move(struct http_server *server, const char *listen, bool swap, struct err *err);
+bool http_server_is_listening(const struct http_server *server);
 /* Of requests that begin from now on. */
 void http_server_set_max_body(struct http_server *server, size_t max_body);
 /* The port it listens on. */

@@ -24,7 +24,8 @@ static int listen_first(struct http_door *door, struct loop *loop,
         char *listen = further(door->wanted, i);
         struct http_server_options there = options ? *options : (struct http_server_options){0};
         there.listen = listen;
-        int failed = door->server ? http_server_move(door->server, listen, err)
+        bool swap = i == 0 && !door->swapped;
+        int failed = door->server ? http_server_move(door->server, listen, swap, err)
                                   : http_server_start(loop, &there, &door->server, err);
         free(listen);
         if (!failed)
@@ -44,7 +45,9 @@ static void hold(struct http_door *door)
 static int bind_wanted(void *arg, struct err *err)
 {
     struct http_door *door = arg;
-    if (listen_first(door, NULL, NULL, err))
+    bool failed = listen_first(door, NULL, NULL, err);
+    door->swapped = failed;
+    if (failed)
         return -1;
     hold(door);
     log_info("listening", LOG_WORD("front", "http"),
@@ -72,7 +75,8 @@ void http_door_move(struct http_door *door, const char *listen)
         return;
     free(door->wanted);
     door->wanted = mem_strdup(listen);
-    if (strcmp(door->wanted, door->listen) == 0)
+    door->swapped = false;
+    if (strcmp(door->wanted, door->listen) == 0 && http_server_is_listening(door->server))
         binding_stop(&door->binding); /* back to where it never left */
     else
         binding_start(&door->binding, listen);

@@ -11,6 +11,7 @@ struct http_door {
     struct binding binding;
     char *listen;   /* as the file has it: where it listens */
     char *wanted;   /* … and is to listen */
+    bool swapped;   /* the old one was given up for it once, in vain */
     unsigned ports; /* tried from the configured one on: several processes on one machine */
 };
 

@@ -14,12 +14,19 @@ int http_server_start(struct loop *loop, const struct http_server_options *optio
     return 0;
 }
 
-int http_server_move(struct http_server *server, const char *listen, struct err *err)
+int http_server_move(struct http_server *server, const char *listen, bool swap, struct err *err)
 {
     (void)server;
     (void)listen;
+    (void)swap;
     (void)err;
     return 0;
+}
+
+bool http_server_is_listening(const struct http_server *server)
+{
+    (void)server;
+    return true;
 }
 
 uint16_t http_server_port(const struct http_server *server)

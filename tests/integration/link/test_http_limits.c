@@ -405,21 +405,23 @@ START_TEST(it_moves)
     char taken[32], all[32];
     snprintf(taken, sizeof(taken), "127.0.0.1:%d", other->port);
     expect_echo(peer);
-    ck_assert_int_eq(http_server_move(fixture->server, taken, &err), -1);
+    ck_assert_int_eq(http_server_move(fixture->server, taken, true, &err), -1);
     ck_assert_int_eq(err.code, ERR_IO);
     ck_assert_uint_eq(http_server_port(fixture->server), before);
     fixture_free(other);
-    ck_assert_int_eq(http_server_move(fixture->server, taken, &err), 0);
+    ck_assert_int_eq(http_server_move(fixture->server, taken, true, &err), 0);
     struct peer *there = peer_open(fixture->loop, http_server_port(fixture->server));
     expect_echo(there);
     expect_echo(peer); /* an open connection stays */
     /* The same port on all addresses: only one of them can be listened on. */
     snprintf(all, sizeof(all), "0.0.0.0:%d", http_server_port(fixture->server));
-    ck_assert_int_eq(http_server_move(fixture->server, all, &err), 0);
+    ck_assert_int_eq(http_server_move(fixture->server, all, false, &err), -1);
+    expect_echo(there);
+    ck_assert_int_eq(http_server_move(fixture->server, all, true, &err), 0);
     peer_close(there);
     there = peer_open(fixture->loop, http_server_port(fixture->server));
     expect_echo(there);
-    ck_assert_int_eq(http_server_move(fixture->server, "127.0.0.1", &err), -1);
+    ck_assert_int_eq(http_server_move(fixture->server, "127.0.0.1", true, &err), -1);
     ck_assert_int_eq(err.code, ERR_CONFIG);
     peer_close(there);
     there = peer_open(fixture->loop, http_server_port(fixture->server));

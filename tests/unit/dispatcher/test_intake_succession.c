@@ -129,6 +129,22 @@ START_TEST(what_is_looked_up_goes_first)
 }
 END_TEST
 
+START_TEST(what_was_looked_for_in_vain_holds_up_nobody)
+{
+    struct fake_store_call *call = accepted("Echo", 1);
+    succeed(0);
+    send_to(&next[0], "Echo");
+    turn();
+    fake_store_answer(call, &lost);
+    turn();
+    call = take_store(FAKE_KNOWN);
+    ck_assert(!is_committing());
+    fake_store_answer_flags(call, &fake_ok, (const bool[]){false});
+    turn();
+    fake_store_answer(take_store(FAKE_ACCEPT), &fake_ok);
+}
+END_TEST
+
 START_TEST(nothing_waits_for_nothing)
 {
     succeed(0);
@@ -192,6 +208,7 @@ static void add(TCase *cases)
     tcase_add_test(cases, what_waits_behind_a_commit_goes_first);
     tcase_add_test(cases, what_waits_at_the_gate_goes_first);
     tcase_add_test(cases, what_is_looked_up_goes_first);
+    tcase_add_test(cases, what_was_looked_for_in_vain_holds_up_nobody);
     tcase_add_test(cases, nothing_waits_for_nothing);
     tcase_add_test(cases, each_waits_for_all_before_it);
     tcase_add_test(cases, what_redis_alone_keeps_is_sent_in_order);
