@@ -2,6 +2,7 @@
  *
  *   LOOKING ──ended──▶ answered
  *      │ │ └──unfinished, nobody waits──▶ ASKING the queue whether a worker holds it ──▶ answered
+ *      │ │                                 └──no, and the item has another queue today: that, too
  *      │ └────unfinished and ?wait=──┐
  *      ▲                             ▼
  *      └──ended, or time is up── WAITING
@@ -24,7 +25,9 @@ struct question {
     struct uuid id;
     int64_t wait_ms;
     bool gone;
-    json_t *record; /* owned; while the queue is asked */
+    json_t *record;          /* owned; while the queue is asked */
+    const struct item *item; /* … held; as it is today */
+    struct queue_name queue; /* that is asked */
 };
 
 #define question_of_caller(caller_)                                                                \
@@ -74,6 +77,8 @@ static json_t *record_json(const struct store_record *record)
 static void free_question(struct question *question)
 {
     http_request_set_data(question->request, NULL);
+    if (question->item)
+        item_release(question->item);
     free(question);
 }
 
@@ -111,10 +116,33 @@ static void answer_record(struct question *question)
     json_answer(request, 200, record);
 }
 
+static void on_held(void *arg, const struct err *err, const bool *held);
+
+static void ask_queue(struct question *question)
+{
+    struct queue *queue = question->front->intake->queue;
+    queue->ops->held(queue, question->queue, &question->id, 1, on_held, question);
+}
+
+/* It was accepted for the queue of that time; redriven, or moved after a reload, it is in today's. */
 static void on_held(void *arg, const struct err *err, const bool *held)
 {
     struct question *question = arg;
-    if (err->code == ERR_NONE && held[0])
+    const struct item *item = question->item;
+    bool is_held = err->code == ERR_NONE && held[0], moved = false;
+    if (question->queue.pattern != item->messaging_pattern) {
+        question->queue.pattern = item->messaging_pattern;
+        moved = true;
+    }
+    if (question->queue.partition >= (unsigned)item->partitions) {
+        question->queue.partition = 0;
+        moved = true;
+    }
+    if (moved && !is_held && err->code == ERR_NONE) {
+        ask_queue(question);
+        return;
+    }
+    if (is_held)
         json_object_set_new(question->record, "status", json_string("processing"));
     answer_record(question);
 }
@@ -142,13 +170,10 @@ static void on_found(void *arg, const struct err *err, const struct store_record
         answer_record(question);
         return;
     }
-    struct queue *queue = question->front->intake->queue;
-    struct queue_name name =
-        queue_name_of(item, record->partition < 0 ? 0 : (unsigned)record->partition);
-    name.pattern =
-        record
-            ->queue_pattern; /* it is finished where it was accepted, whatever the item is today */
-    queue->ops->held(queue, name, &question->id, 1, on_held, question);
+    question->item = item_hold(item);
+    question->queue = queue_name_of(item, record->partition < 0 ? 0 : (unsigned)record->partition);
+    question->queue.pattern = record->queue_pattern;
+    ask_queue(question);
 }
 
 static void look(struct question *question)

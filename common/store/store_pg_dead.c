@@ -7,10 +7,14 @@
 static const struct pg_statement dead_letters_statement = {
     STATEMENT_DEAD_LETTERS,
     "SELECT o.correlation_id, o.run, e.attempt, hie.pattern_word(o.pattern), e.error, a.control_id,"
-    " a.message_type, o.at, a.received_at FROM (SELECT x.* FROM hie.open_dead_letters x"
+    " a.message_type, o.at, coalesce(a.received_at, hie.id_time(o.correlation_id))"
+    " FROM (SELECT x.* FROM hie.open_dead_letters x"
     " WHERE x.item = $1::text AND (x.at, x.correlation_id) <"
-    " (CASE WHEN $2::uuid IS NULL THEN 'infinity' ELSE (SELECT b.at FROM hie.ended b"
-    " WHERE b.correlation_id = $2::uuid AND b.status = 1 ORDER BY b.run DESC LIMIT 1) END,"
+    " (CASE WHEN $2::uuid IS NULL THEN 'infinity' ELSE"
+    " coalesce((SELECT w.at FROM hie.open_dead_letters w"
+    " WHERE w.item = $1::text AND w.correlation_id = $2::uuid),"
+    " (SELECT b.at FROM hie.ended b"
+    " WHERE b.correlation_id = $2::uuid AND b.status = 1 ORDER BY b.run DESC LIMIT 1)) END,"
     " coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))"
     " ORDER BY x.at DESC, x.correlation_id DESC LIMIT $3::int8) o"
     " LEFT JOIN LATERAL (SELECT * FROM hie.ended z WHERE z.correlation_id = o.correlation_id"

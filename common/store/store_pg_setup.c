@@ -15,7 +15,8 @@
 #include <stdlib.h>
 
 #define SCRIPT_MS 15000
-#define LOCK_MS 600000 /* others migrate a large database */
+#define LOCK_MS 600000      /* others migrate a large database */
+#define MIGRATE_MS 86400000 /* … or we: an index of a large table takes its time */
 #define LOCK_KEY "hashtextextended('hie.migrate', 0)"
 
 static void on_versions(void *arg, const struct pg_answer *answer);
@@ -75,7 +76,7 @@ static void apply(struct store_setup *setup, size_t index)
         "COMMIT",
         index + 1, file->name, hash);
     buffer_append_byte(&setup->script, '\0');
-    pg_link_script(setup->link, setup->script.data, LOCK_MS, on_committed, setup);
+    pg_link_script(setup->link, setup->script.data, MIGRATE_MS, on_committed, setup);
 }
 
 static void on_locked(void *arg, const struct pg_answer *answer)

@@ -171,7 +171,8 @@ DECLARE
     held bigint[];
 BEGIN
     LOCK TABLE ONLY hie.ended IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM FROM hie.partition_leases p WHERE p.token = ANY (tokens) ORDER BY p.token FOR KEY SHARE;
+    PERFORM FROM hie.partition_leases p WHERE p.token = ANY (tokens)
+     ORDER BY p.item, p.pattern, p.partition FOR KEY SHARE;
     held := ARRAY(SELECT p.token FROM hie.partition_leases p WHERE p.token = ANY (tokens));
     runs := ARRAY(SELECT coalesce((SELECT d.run FROM hie.dead_letter_actions d
                                     WHERE d.correlation_id = u.id AND d.action = 0

@@ -114,6 +114,28 @@ def test_delayed_messages_without_rows():
         assert fleet.scalar("select count(*) from hie.messages where correlation_id = %s", far) == 0
 
 
+def test_a_redriven_message_is_where_the_item_is_today():
+    receiver = Receiver()
+
+    def config(**over):
+        return production(item("In", "HTTPSender", {"url": receiver.url, "timeout": 60000}, retry={"max_attempts": 1}, **UNORDERED, **over),
+                          echo_item("Other"))
+
+    with Fleet(config(), workers=1) as fleet:
+        receiver.status = 400
+        id_ = fleet.accept("In", b"dies once")
+        assert fleet.wait_end(id_)["status"] == "dead_lettered"
+        reload(fleet, config(messaging_pattern="concurrent_async"))
+        wait_open(fleet)
+        receiver.status = 200
+        receiver.free.clear()
+        assert fleet.http.request("POST", "/v1/items/In/dead-letters/redrive").json() == {"redriven": 1}
+        wait_until(lambda: fleet.message(id_)["status"] == "processing", "it runs", SOON)
+        receiver.release()
+        fleet.wait_completed(id_)
+    receiver.close()
+
+
 def test_a_producer_that_has_not_heard_of_it():
     with Fleet(one_item(**UNORDERED), workers=1) as fleet:
         reload(fleet, one_item(messaging_pattern="concurrent_async", **UNORDERED))

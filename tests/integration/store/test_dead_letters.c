@@ -343,6 +343,25 @@ START_TEST(test_list)
 }
 END_TEST
 
+/* Retention took their days, but not what was never dealt with. */
+START_TEST(test_list_of_lone_ones)
+{
+    struct fixture f;
+    struct store_message m[3];
+    open_store(&f);
+    for (int i = 0; i < 3; i++)
+        m[i] = dead_letter(&f, "In");
+    pg_server_sql(&server, f.database, "DELETE FROM hie.accepted");
+    pg_server_sql(&server, f.database, "DELETE FROM hie.ended");
+    struct letters page = letters_of(&f, "In", UUID_NONE, 2);
+    ck_assert_uint_eq(page.count, 2);
+    ck_assert_int_gt(page.rows[1].received_us, clock_wall_us() - 3600000000);
+    page = letters_of(&f, "In", m[1].id, 2);
+    ck_assert(page.count == 1 && uuid_equal(page.rows[0].id, m[0].id));
+    close_store(&f);
+}
+END_TEST
+
 struct counted {
     int calls;
     struct err err;
@@ -546,6 +565,7 @@ int main(void)
     tcase_add_test(all, test_rest_behind_lone_ones);
     tcase_add_test(all, test_dismiss);
     tcase_add_test(all, test_list);
+    tcase_add_test(all, test_list_of_lone_ones);
     tcase_add_test(all, test_counts);
     tcase_add_test(all, test_children);
     tcase_add_test(all, test_above_mark);
